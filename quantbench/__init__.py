@@ -1,0 +1,1 @@
+"""Reduced-precision variants of ONNX models: converted, scored, gated, run."""
