@@ -4,13 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 
-__all__ = ["Executor", "TensorSpec"]
+from quantbench.errors import InputError
+
+__all__ = ["Executor", "SessionExecutor", "TensorSpec", "session_options", "tensor_specs"]
 
 Array = NDArray[Any]
+
+_NUMPY_NAMES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(uint8)": "uint8",
+    "tensor(int8)": "int8",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(bool)": "bool",
+}
 
 
 @dataclass(frozen=True)
@@ -27,7 +43,7 @@ class Executor(Protocol):
 
     @property
     def execution(self) -> str:
-        """"native" (one session a graph) or "emulated" (staged, rounded between stages)."""
+        """`native` (one session a graph) or `emulated` (staged, rounded between stages)."""
 
     def inputs(self, graph: str = "model") -> Sequence[TensorSpec]: ...
 
@@ -35,3 +51,68 @@ class Executor(Protocol):
 
     def run(self, feeds: Mapping[str, Array], graph: str = "model") -> Sequence[Array]:
         """Run one graph. Returns every output, in the order of `outputs(graph)`. Safe to call from threads."""
+
+
+class SessionExecutor:
+    """Plain ONNX Runtime: one CPU session a graph.
+
+    Args:
+        models: graph name to a serialized model or the path of one.
+        threads: intra-op threads; None leaves ONNX Runtime's default (one a core).
+
+    Raises:
+        InputError: ONNX Runtime cannot load a graph.
+    """
+
+    def __init__(self, models: Mapping[str, bytes | Path], threads: int | None = None) -> None:
+        self._sessions = {name: _open(name, model, threads) for name, model in models.items()}
+        self._inputs = {name: tensor_specs(session.get_inputs()) for name, session in self._sessions.items()}
+        self._outputs = {name: tensor_specs(session.get_outputs()) for name, session in self._sessions.items()}
+
+    @property
+    def execution(self) -> str:
+        return "native"
+
+    def inputs(self, graph: str = "model") -> Sequence[TensorSpec]:
+        return self._inputs[graph]
+
+    def outputs(self, graph: str = "model") -> Sequence[TensorSpec]:
+        return self._outputs[graph]
+
+    def run(self, feeds: Mapping[str, Array], graph: str = "model") -> Sequence[Array]:
+        outputs: Sequence[Array] = self._sessions[graph].run(None, feeds)
+        return outputs
+
+
+def session_options(threads: int | None = None) -> ort.SessionOptions:
+    """Options shared by every session: errors only in the log, and the number of threads."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return options
+
+
+def tensor_specs(arguments: Sequence[ort.NodeArg]) -> tuple[TensorSpec, ...]:
+    """What a session says of its inputs or outputs."""
+    return tuple(
+        TensorSpec(
+            name=argument.name,
+            dtype=_NUMPY_NAMES.get(argument.type, np.dtype(object).name),
+            shape=tuple(size if isinstance(size, int) and size >= 0 else None for size in argument.shape or ()),
+        )
+        for argument in arguments
+    )
+
+
+def _open(name: str, model: bytes | Path, threads: int | None) -> ort.InferenceSession:
+    source = model if isinstance(model, bytes) else str(model)
+    try:
+        return ort.InferenceSession(source, session_options(threads), providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own exceptions share no base class
+        place = name if isinstance(model, bytes) else model
+        raise InputError(f"ONNX Runtime cannot open graph {place}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
