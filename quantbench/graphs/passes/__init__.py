@@ -1,0 +1,14 @@
+"""Rewrite passes, one a file: each takes a model, changes it in place, and keeps its outputs the same in real numbers.
+
+`PREPARE` is the recipe that makes a reference's graph ready for observation and planning; order matters.
+"""
+
+from quantbench.graphs.passes.clean import clean
+from quantbench.graphs.passes.fold_affine import fold_affine
+from quantbench.graphs.passes.fold_affine_forward import fold_affine_forward
+from quantbench.graphs.passes.fold_constants import fold_constants
+from quantbench.graphs.passes.fuse_hard_swish import fuse_hard_swish
+
+__all__ = ["PREPARE", "clean", "fold_affine", "fold_affine_forward", "fold_constants", "fuse_hard_swish"]
+
+PREPARE = (clean, fold_constants, fold_affine, fuse_hard_swish, fold_affine_forward, fold_affine, clean)
