@@ -1,0 +1,97 @@
+"""`quantbench convert`: make reduced-precision variants of references."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from quantbench.cli.options import (
+    DtypeCommand,
+    debug_option,
+    dtype_option,
+    json_option,
+    out_option,
+    references_argument,
+)
+from quantbench.cli.output import Column, emit
+
+__all__ = ["convert"]
+
+COLUMNS: list[Column] = [
+    ("reference", lambda conversion: conversion.reference),
+    ("dtype", lambda conversion: conversion.dtype),
+    (">seconds", lambda conversion: f"{conversion.seconds:.1f}"),
+    (">MB", lambda conversion: f"{conversion.model_bytes / 1e6:.2f}"),
+    (">of FP32", lambda conversion: f"{conversion.model_bytes / conversion.reference_bytes:.0%}"),
+    ("path", lambda conversion: str(conversion.path)),
+]
+
+
+@click.command(cls=DtypeCommand, epilog="Example: quantbench convert ppocr-cls --dtype int8 --calibrator mse")
+@references_argument
+@dtype_option(required=False)
+@click.option("--weights", metavar="F", help="Format of the weights, where it differs from --dtype.")
+@click.option("--activations", metavar="F", help="Format of the activations, where it differs from --dtype.")
+@click.option("--granularity", metavar="[tensor|channel|block:N]", help="What shares a scale. Default: channel.")
+@click.option(
+    "--calibrator",
+    type=click.Choice(["minmax", "percentile", "entropy", "mse"]),
+    help="How observations become ranges. Default: minmax.",
+)
+@click.option("--calibration-samples", type=click.IntRange(min=1), help="Default: what the reference says.")
+@click.option(
+    "--recipe",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A recipe file (TOML); options given beside it win.",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(["native", "onnxruntime", "nncf", "neural-compressor"]),
+    default="native",
+    show_default=True,
+    help="What quantizes: quantbench or a peer.",
+)
+@click.option("--seed", type=int, help="Seed of everything random. Default: 0.")
+@out_option
+@click.option("--force", is_flag=True, help="Rebuild a variant that is up to date.")
+@json_option
+@debug_option
+def convert(
+    references: tuple[str, ...],
+    dtypes: tuple[str, ...],
+    weights: str | None,
+    activations: str | None,
+    granularity: str | None,
+    calibrator: str | None,
+    calibration_samples: int | None,
+    recipe: Path | None,
+    backend: str,
+    seed: int | None,
+    out: Path,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Make reduced-precision variants.
+
+    One for each --dtype of each REFERENCE; a variant that is up to date is kept.
+    """
+    from quantbench import operations
+
+    if not dtypes and recipe is None:
+        raise click.UsageError("--dtype or --recipe is needed: it says which format to convert to")
+    conversions = operations.convert_all(
+        references,
+        dtypes,
+        recipe=recipe,
+        weights=weights,
+        activations=activations,
+        granularity=granularity,
+        calibrator=calibrator,
+        calibration_samples=calibration_samples,
+        seed=seed,
+        backend=backend,
+        out=out,
+        force=force,
+    )
+    emit(conversions, document=lambda conversion: conversion.document(), columns=COLUMNS, as_json=as_json)
