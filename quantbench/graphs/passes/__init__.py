@@ -8,7 +8,28 @@ from quantbench.graphs.passes.fold_affine import fold_affine
 from quantbench.graphs.passes.fold_affine_forward import fold_affine_forward
 from quantbench.graphs.passes.fold_constants import fold_constants
 from quantbench.graphs.passes.fuse_hard_swish import fuse_hard_swish
+from quantbench.graphs.passes.fuse_layer_norm import fuse_layer_norm
+from quantbench.graphs.passes.simplify import simplify
 
-__all__ = ["PREPARE", "clean", "fold_affine", "fold_affine_forward", "fold_constants", "fuse_hard_swish"]
+__all__ = [
+    "PREPARE",
+    "clean",
+    "fold_affine",
+    "fold_affine_forward",
+    "fold_constants",
+    "fuse_hard_swish",
+    "fuse_layer_norm",
+    "simplify",
+]
 
-PREPARE = (clean, fold_constants, fold_affine, fuse_hard_swish, fold_affine_forward, fold_affine, clean)
+PREPARE = (
+    clean,
+    fold_constants,
+    simplify,
+    fold_affine,
+    fuse_hard_swish,
+    fuse_layer_norm,
+    fold_affine_forward,
+    fold_affine,
+    clean,
+)
