@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Dataset", "Samples"]
+__all__ = ["Dataset", "LazySamples", "Samples"]
 
 Array = NDArray[Any]
 

@@ -1,1 +1,7 @@
-"""TODO"""
+"""The catalogue of FP32 references, a user's own references, and where their models come from."""
+
+from quantbench.references.models import source_models
+from quantbench.references.schema import Reference, builtin_references, load_reference
+from quantbench.references.sources import fetch, missing
+
+__all__ = ["Reference", "builtin_references", "fetch", "load_reference", "missing", "source_models"]

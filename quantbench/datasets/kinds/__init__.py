@@ -1,0 +1,1 @@
+"""One file for each kind of data set; `load` is its one public function."""
