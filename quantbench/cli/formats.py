@@ -20,18 +20,18 @@ def _number(value: float | None) -> str:
 
 
 COLUMNS: list[Column] = [
-    ("name", lambda format: format.name),
-    ("kind", lambda format: format.kind),
-    (">bits", lambda format: _number(format.bits)),
-    (">exponent", lambda format: _number(format.exponent_bits)),
-    (">mantissa", lambda format: _number(format.mantissa_bits)),
-    (">bias", lambda format: _number(format.bias)),
-    (">max", lambda format: _number(format.max)),
-    (">min normal", lambda format: _number(format.min_normal)),
-    (">subnormal", lambda format: _number(format.min_subnormal)),
-    ("inf", lambda format: "yes" if format.has_inf else ""),
-    ("nan", lambda format: "yes" if format.has_nan else ""),
-    ("v0.5", lambda format: "yes" if format.mlperf_v05 else ""),
+    ("name", lambda entry: entry.name),
+    ("kind", lambda entry: entry.kind),
+    (">bits", lambda entry: _number(entry.bits)),
+    (">exponent", lambda entry: _number(entry.exponent_bits)),
+    (">mantissa", lambda entry: _number(entry.mantissa_bits)),
+    (">bias", lambda entry: _number(entry.bias)),
+    (">max", lambda entry: _number(entry.max)),
+    (">min normal", lambda entry: _number(entry.min_normal)),
+    (">subnormal", lambda entry: _number(entry.min_subnormal)),
+    ("inf", lambda entry: "yes" if entry.has_inf else ""),
+    ("nan", lambda entry: "yes" if entry.has_nan else ""),
+    ("v0.5", lambda entry: "yes" if entry.mlperf_v05 else ""),
 ]
 
 
@@ -45,7 +45,7 @@ def formats(as_json: bool) -> None:
     """
     from quantbench.numerics import all_formats
 
-    def document(format: Format) -> dict[str, object]:
-        return format.document()
+    def document(entry: Format) -> dict[str, object]:
+        return entry.document()
 
     emit(all_formats(), document=document, columns=COLUMNS, as_json=as_json)

@@ -39,7 +39,7 @@ def emit(
     with _stdout_to_stderr():
         try:
             for result in results:
-                done.append(result)
+                done.append(result)  # noqa: PERF402 (extend would lose the earlier results when a later one fails)
         except QuantbenchError as error:
             failure = error
     if done or failure is None:

@@ -54,8 +54,9 @@ def report(
 ) -> None:
     """Do all of it and write the report pages.
 
-    Converts, scores, gates, and puts what passed through quick LoadGen runs of all four scenarios. Without --dtype: int8, fp16, bfloat16 and fp11. What is up to date since the last report is not measured again.
-    The quick runs are no MLPerf results. A verdict of fail is a finding here and does not change the exit status.
+    Converts, scores, gates, and puts what passed through quick LoadGen runs of all four scenarios. Without --dtype:
+    int8, fp16, bfloat16 and fp11. What is up to date since the last report is not measured again. The quick runs are
+    no MLPerf results. A verdict of fail is a finding here and does not change the exit status.
     """
     from quantbench import operations
     from quantbench.reports import summary_columns
