@@ -1,1 +1,7 @@
-"""TODO"""
+"""Tasks: what one does with opened graphs, from prepared samples to predictions."""
+
+from quantbench.tasks.base import Task
+from quantbench.tasks.batching import max_batch
+from quantbench.tasks.registry import make_task
+
+__all__ = ["Task", "make_task", "max_batch"]
