@@ -1,0 +1,134 @@
+"""Write QuantizeLinear and DequantizeLinear pairs into a graph, in the pattern that ONNX Runtime fuses."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from quantbench.graphs.edit import add_initializer
+
+__all__ = ["Affine", "QuantizedTensor", "write_activations", "write_weights"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Affine:
+    """Integer codes for real numbers: real = (code − zero_point)·scale.
+
+    Attributes:
+        format: int4, uint4, int8, uint8, int16, uint16 or int32.
+        scale: float32; shape () per tensor, (channels,) along `axis`, or that of the tensor with `axis` divided
+            into blocks of `block_size`.
+        zero_point: integers, the shape of `scale`.
+        axis: the axis that the scales run along; None per tensor.
+        block_size: elements of `axis` that share a scale; 0 without blocks.
+    """
+
+    format: str
+    scale: Array
+    zero_point: Array
+    axis: int | None = None
+    block_size: int = 0
+
+
+@dataclass(frozen=True)
+class QuantizedTensor:
+    """A constant in integer codes (an integer array of the tensor's shape)."""
+
+    codes: Array
+    affine: Affine
+
+
+def write_weights(model: ir.Model, weights: Mapping[str, QuantizedTensor]) -> None:
+    """Store initializers as integer codes, each followed by a DequantizeLinear.
+
+    Requires: `weights` names initializers of the graph.
+    Ensures: readers get the dequantized values; the initializer keeps its name and holds the codes.
+    """
+    graph = model.graph
+    for name, tensor in weights.items():
+        old = graph.initializers[name]
+        del graph.initializers[name]
+        old.name = f"{name}_float"
+        codes = add_initializer(graph, name, _tensor(tensor.codes, tensor.affine.format))
+        output = _dequantize(graph, codes, tensor.affine, name, f"{name}_dequantized")
+        output.shape = old.shape
+        old.replace_all_uses_with(output)
+        graph.insert_before(graph[0], output.producer())  # type: ignore[arg-type]
+
+
+def write_activations(model: ir.Model, activations: Mapping[str, Affine], nodes: Collection[str]) -> None:
+    """Put a QuantizeLinear and a DequantizeLinear behind tensors.
+
+    Args:
+        model: changed in place.
+        activations: per-tensor parameters by tensor name.
+        nodes: names of the nodes that compute in integers. They read the dequantized tensor; every other reader does
+            too where the tensor's producer is such a node (or an activation function behind it), and keeps the
+            exact tensor otherwise.
+    """
+    graph = model.graph
+    values = {value.name: value for value in graph.inputs}
+    values |= {output.name: output for node in graph for output in node.outputs}
+    for name, affine in activations.items():
+        source = values[name]
+        producer = source.producer()
+        everyone = producer is None or producer.name in nodes
+        readers = [(node, index) for node, index in source.uses() if everyone or node.name in nodes]
+        quantize = ir.Node("", "QuantizeLinear", [source, *_parameters(graph, affine, name)], name=f"{name}_quantize")
+        quantize.outputs[0].name = f"{name}_quantized"
+        result = ir.Node(
+            "", "DequantizeLinear", [quantize.outputs[0], *quantize.inputs[1:]], name=f"{name}_dequantize"
+        )
+        output = result.outputs[0]
+        output.name = f"{name}_dequantized"
+        output.shape, output.type = source.shape, source.type
+        if producer is None:
+            graph.insert_before(graph[0], [quantize, result])
+        else:
+            graph.insert_after(producer, [quantize, result])
+        for node, index in readers:
+            node.replace_input_with(index, output)
+        if everyone and source.is_graph_output():
+            _take_over_output(graph, source, output)
+
+
+def _take_over_output(graph: ir.Graph, source: ir.Value, output: ir.Value) -> None:
+    name = source.name
+    for index, value in enumerate(graph.outputs):
+        if value is source:
+            graph.outputs[index] = output
+    source.name = f"{name}_exact"
+    output.name = name
+
+
+def _dequantize(graph: ir.Graph, codes: ir.Value, affine: Affine, name: str, output: str) -> ir.Value:
+    attributes = []
+    if affine.axis is not None:
+        attributes.append(ir.AttrInt64("axis", affine.axis))
+    if affine.block_size:
+        attributes.append(ir.AttrInt64("block_size", affine.block_size))
+    inputs = [codes, *_parameters(graph, affine, name)]
+    node = ir.Node("", "DequantizeLinear", inputs, attributes, name=output)
+    node.outputs[0].name = output
+    node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    graph.append(node)
+    return node.outputs[0]
+
+
+def _parameters(graph: ir.Graph, affine: Affine, name: str) -> tuple[ir.Value, ir.Value]:
+    """The scale and zero point of a tensor as initializers."""
+    scale = add_initializer(graph, f"{name}_scale", np.asarray(affine.scale, np.float32))
+    zero_point = add_initializer(graph, f"{name}_zero_point", _tensor(affine.zero_point, affine.format))
+    return scale, zero_point
+
+
+def _tensor(codes: Array, name: str) -> ir.Tensor:
+    dtype = ir.DataType[name.upper()]
+    return ir.Tensor(np.asarray(codes).astype(dtype.numpy()), dtype=dtype)

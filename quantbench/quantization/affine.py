@@ -1,0 +1,67 @@
+"""Scales and zero points from ranges, and the ends of integer formats."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantbench.graphs.qdq import Affine
+
+__all__ = ["activation_affine", "expand", "integer_range", "quantize", "symmetric_affine"]
+
+Array = NDArray[Any]
+
+
+def integer_range(name: str) -> tuple[int, int]:
+    """The smallest and largest code of an integer format such as int4 or uint16."""
+    bits = int(name.lstrip("uint"))
+    return (0, (1 << bits) - 1) if name.startswith("u") else (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+
+
+def activation_affine(low: float, high: float, name: str) -> Affine:
+    """Asymmetric per-tensor parameters whose codes cover [low, high] and hold 0 exactly.
+
+    The scale is widened after the zero point is rounded, so that neither end is cut.
+    """
+    smallest, largest = integer_range(name)
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = max((high - low) / (largest - smallest), 1e-30)
+    zero_point = int(np.clip(np.rint(smallest - low / scale), smallest, largest))
+    above, below = largest - zero_point, zero_point - smallest
+    scale = max(high / above if above else 0.0, -low / below if below else 0.0, 1e-30)
+    return Affine(name, np.float32(scale)[()], np.int64(zero_point)[()])
+
+
+def symmetric_affine(amplitude: Array, name: str, axis: int | None, block_size: int = 0) -> Affine:
+    """Symmetric parameters for weights of magnitudes up to `amplitude` (the shape the scales shall have).
+
+    The codes run from −n to n with n the largest code, so that no value is cut. An unsigned format has its zero
+    point in the middle.
+    """
+    smallest, largest = integer_range(name)
+    middle = (smallest + largest + 1) // 2
+    scale = np.maximum(np.asarray(amplitude, np.float64) / (largest - middle), 1e-30).astype(np.float32)
+    return Affine(name, scale, np.full(scale.shape, middle), axis, block_size)
+
+
+def quantize(values: Array, affine: Affine) -> Array:
+    """Round real values to the nearest codes, half to even, and clamp (ONNX QuantizeLinear). Returns int32."""
+    smallest, largest = integer_range(affine.format)
+    scale, zero_point = (expand(part, values.shape, affine) for part in (affine.scale, affine.zero_point))
+    codes = np.rint(values.astype(np.float32) / scale) + zero_point
+    return np.clip(codes, smallest, largest).astype(np.int32)
+
+
+def expand(parameter: Array, shape: tuple[int, ...], affine: Affine) -> Array:
+    """A scale or zero point shaped so that it broadcasts over a tensor of `shape`."""
+    parameter = np.asarray(parameter)
+    if affine.axis is None or parameter.ndim == 0:
+        return parameter
+    if affine.block_size:
+        repeated = np.repeat(parameter, affine.block_size, axis=affine.axis)
+        return np.take(repeated, np.arange(shape[affine.axis]), axis=affine.axis)
+    along = [1] * len(shape)
+    along[affine.axis] = -1
+    return parameter.reshape(along)

@@ -1,0 +1,201 @@
+"""From a reference and a recipe to a variant on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from quantbench.calibration import Observations, observe
+from quantbench.datasets import Dataset, open_dataset
+from quantbench.errors import InputError
+from quantbench.graphs.load import load_graphs
+from quantbench.numerics import get_format
+from quantbench.quantization.plan import Plan
+from quantbench.quantization.planning import integer_placement, make_plan
+from quantbench.quantization.recipe import Recipe
+from quantbench.quantization.variant import MANIFEST, PLAN, load_variant, read_manifest, variant_folder
+from quantbench.quantization.writing import write_graph
+from quantbench.references import Reference, fetch
+from quantbench.support import atomic_folder, sha256_file, sha256_lines, to_json
+from quantbench.tasks import make_task
+
+__all__ = ["Calibration", "Conversion", "convert"]
+
+_TOOLS = ("quantbench", "numpy", "onnx", "onnx_ir", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How a variant was calibrated. Nothing was observed where `samples` is 0."""
+
+    samples: int
+    seconds: float
+    list_sha256: str
+    calibrator: str
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What one conversion did.
+
+    Attributes:
+        seconds: wall time of the whole conversion; near 0 where the variant was up to date and kept.
+        weight_elements: number of weight elements by format.
+        model_bytes: size of the variant's graphs; reference_bytes: of the reference's files.
+        kept: whether an up-to-date variant was found and kept.
+    """
+
+    reference: str
+    dtype: str
+    path: Path
+    seconds: float
+    calibration: Calibration
+    weight_elements: dict[str, int]
+    model_bytes: int
+    reference_bytes: int
+    kept: bool
+
+    def document(self) -> dict[str, Any]:
+        """The JSON document of the command."""
+        return asdict(self) | {"path": str(self.path)}
+
+
+def convert(reference: Reference, recipe: Recipe, *, out: Path = Path("variants"), force: bool = False) -> Conversion:
+    """Make the variant that `recipe` asks for under `out`, unless it stands there already.
+
+    The same reference, calibration samples, recipe and tools give the same bytes. The folder appears whole or not at
+    all; what stood there before stays until then.
+
+    Raises:
+        MissingError: the model or the calibration data is not there.
+        InputError: the model, the data, the recipe or the output folder cannot be used.
+    """
+    started = time.perf_counter()
+    dataset = open_dataset(reference)
+    count = _calibration_count(recipe, dataset)
+    folder = variant_folder(out, reference.name, recipe.dtype)
+    source = _source(reference, recipe, dataset, count)
+    if not force and _up_to_date(folder, source):
+        manifest = load_variant(out, reference, recipe.dtype).manifest
+        return _conversion(folder, manifest, time.perf_counter() - started, 0.0, kept=True)
+    models = load_graphs(reference)
+    tensors = {name: integer_placement(model, recipe).tensors for name, model in models.items()}
+    calibrating = time.perf_counter()
+    observations: Observations = {}
+    if any(tensors.values()):
+        task = make_task(reference, dataset)
+        observations = observe(models, tensors, task, dataset.calibration, count)
+    else:
+        source = source | {"calibration": _no_calibration()}
+    calibration_seconds = time.perf_counter() - calibrating
+    plan = make_plan(reference.name, models, recipe, observations)
+    written = {name: write_graph(model, plan.graphs[name]) for name, model in models.items()}
+    manifest = _write(folder, source, plan, models, written)
+    seconds = time.perf_counter() - started
+    return _conversion(folder, manifest, seconds, calibration_seconds if observations else 0.0, kept=False)
+
+
+def _calibration_count(recipe: Recipe, dataset: Dataset) -> int:
+    available = len(dataset.calibration)
+    count = available if recipe.calibration_samples is None else recipe.calibration_samples
+    if count > available:
+        raise InputError(f"--calibration-samples asks for {count}, but the reference has {available}")
+    return count
+
+
+def _source(reference: Reference, recipe: Recipe, dataset: Dataset, count: int) -> dict[str, Any]:
+    """Everything a variant depends on; the first part of its manifest."""
+    file = fetch(reference)
+    description = json.dumps(asdict(reference) | {"folder": ""}, default=str, sort_keys=True)
+    return {
+        "reference": reference.name,
+        "dtype": get_format(recipe.dtype).name,
+        "reference_sha256": hashlib.sha256(f"{description}\n{sha256_file(file)}\n".encode()).hexdigest(),
+        "reference_bytes": file.stat().st_size,
+        "recipe": recipe.document(),
+        "calibration": {
+            "samples": count,
+            "list_sha256": sha256_lines(dataset.calibration.ids[:count]),
+            "calibrator": recipe.calibrator,
+        },
+        "seed": recipe.seed,
+        "tools": {name: version(name) for name in _TOOLS},
+    }
+
+
+def _no_calibration() -> dict[str, Any]:
+    return {"samples": 0, "list_sha256": sha256_lines([]), "calibrator": "none"}
+
+
+def _up_to_date(folder: Path, source: Mapping[str, Any]) -> bool:
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return False
+    same = all(manifest.get(key) == value for key, value in source.items() if key != "calibration")
+    calibration = manifest.get("calibration")
+    if not same or calibration not in (source["calibration"], _no_calibration()):
+        return False
+    return all((folder / name).is_file() and sha256_file(folder / name) == digest for name, digest in manifest["files"].items())
+
+
+def _write(
+    folder: Path,
+    source: Mapping[str, Any],
+    plan: Plan,
+    models: Mapping[str, ir.Model],
+    written: Mapping[str, ir.Model],
+) -> dict[str, Any]:
+    """Write the variant's folder in one step; returns its manifest."""
+    with atomic_folder(folder) as temporary:
+        for name, model in written.items():
+            (temporary / f"{name}.onnx").write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
+        (temporary / PLAN).write_text(plan.to_json(), encoding="utf-8")
+        files = {file.name: sha256_file(file) for file in sorted(temporary.iterdir())}
+        manifest = {
+            **source,
+            "weight_elements": _weight_elements(plan, models),
+            "model_bytes": sum((temporary / f"{name}.onnx").stat().st_size for name in written),
+            "files": files,
+        }
+        (temporary / MANIFEST).write_text(to_json(manifest), encoding="utf-8")
+    return manifest
+
+
+def _weight_elements(plan: Plan, models: Mapping[str, ir.Model]) -> dict[str, int]:
+    """Elements of the float constants of the prepared graphs, by the format the plan gives them."""
+    counts: dict[str, int] = {}
+    for name, model in models.items():
+        tensors = plan.graphs[name].tensors
+        for key, value in model.graph.initializers.items():
+            if value.const_value is not None and value.const_value.dtype == ir.DataType.FLOAT:
+                label = tensors[key].format if key in tensors else "fp32"
+                counts[label] = counts.get(label, 0) + int(np.prod(value.const_value.shape.numpy(), dtype=np.int64))
+    return dict(sorted(counts.items()))
+
+
+def _conversion(
+    folder: Path, manifest: Mapping[str, Any], seconds: float, calibration_seconds: float, *, kept: bool
+) -> Conversion:
+    calibration = manifest["calibration"]
+    return Conversion(
+        reference=manifest["reference"],
+        dtype=manifest["dtype"],
+        path=folder,
+        seconds=seconds,
+        calibration=Calibration(
+            calibration["samples"], calibration_seconds, calibration["list_sha256"], calibration["calibrator"]
+        ),
+        weight_elements=manifest["weight_elements"],
+        model_bytes=manifest["model_bytes"],
+        reference_bytes=manifest["reference_bytes"],
+        kept=kept,
+    )

@@ -1,0 +1,170 @@
+"""Where integers go: which nodes compute in integers, which tensors carry codes, which weights are stored as codes.
+
+The rules follow what ONNX Runtime has integer kernels for; `docs/design.md` says how they were found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from quantbench.graphs.edit import constant, only_user
+
+__all__ = ["Placement", "WeightUse", "place_activations", "weight_uses"]
+
+_LINEAR = {"Conv", "Gemm", "MatMul"}
+"""Multiply by constant weights in integers."""
+_FOLLOWING = {"Add", "AveragePool", "Concat", "GlobalAveragePool", "Mul"}
+"""Have an integer kernel that pays when the tensors around it carry codes anyway."""
+_MOVING = {"Flatten", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+"""Work on codes as they are; input and output share scale and zero point."""
+_ACTIVATIONS = {"Clip", "Relu"}
+"""Vanish into the range of the tensor behind them."""
+
+
+@dataclass(frozen=True)
+class WeightUse:
+    """A constant weight and the operation that reads it.
+
+    Attributes:
+        node: name of the reading node.
+        op_type: Conv, ConvTranspose, Gemm, MatMul or Gather.
+        channel_axis: the axis of the output channels, along which scales may run.
+        reduction_axis: the axis summed over, along which blocks run; None where there is none.
+        bias: the bias initializer added to the same accumulator, or None.
+        source: the tensor multiplied by the weight.
+    """
+
+    node: str
+    op_type: str
+    channel_axis: int
+    reduction_axis: int | None
+    bias: str | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Attributes:
+    nodes: names of the nodes that compute in integers, in the order of the graph.
+    tensors: the tensors that carry codes, in the order of the graph.
+    tied: tensor → the tensor whose scale and zero point it shares.
+    """
+
+    nodes: tuple[str, ...]
+    tensors: tuple[str, ...]
+    tied: dict[str, str]
+
+
+def weight_uses(model: ir.Model) -> dict[str, WeightUse]:
+    """The weights of matrix operations and the tables of lookups, by initializer name: float32, two axes or more."""
+    uses: dict[str, WeightUse] = {}
+    for node in model.graph:
+        position = 0 if node.op_type == "Gather" else 1
+        if node.domain != "" or node.op_type not in {*_LINEAR, "ConvTranspose", "Gather"} or len(node.inputs) <= position:
+            continue
+        value = node.inputs[position]
+        array = constant(value)
+        if value is None or value.name is None or array is None or array.ndim < 2 or array.dtype != np.float32:
+            continue
+        channel, reduction = _axes(node, array.ndim)
+        bias = node.inputs[2] if node.op_type != "Gather" and len(node.inputs) > 2 else None
+        source = node.inputs[1 - position]
+        uses.setdefault(
+            value.name,
+            WeightUse(
+                node=node.name or "",
+                op_type=node.op_type,
+                channel_axis=channel,
+                reduction_axis=reduction,
+                bias=bias.name if bias is not None and constant(bias) is not None else None,
+                source=(source.name or "") if source is not None else "",
+            ),
+        )
+    return uses
+
+
+def place_activations(model: ir.Model, skip: Iterable[str] = ()) -> Placement:
+    """Choose the nodes and tensors that compute and travel in integers; nodes named in `skip` stay in float."""
+    skipped = set(skip)
+    order = [node for node in model.graph if node.domain == "" and node.name not in skipped]
+    nodes: set[str | None] = set()
+    carried: set[ir.Value] = set()
+    tied: dict[ir.Value, ir.Value] = {}
+    for node in order:
+        if node.op_type in _LINEAR and _has_weight(node) and node.inputs[0] is not None and _is_float(node.inputs[0]):
+            nodes.add(node.name)
+            carried.add(node.inputs[0])
+            if node.op_type == "Conv":
+                carried.add(_after_activation(node.outputs[0], nodes))
+    changed = True
+    while changed:
+        changed = False
+        for node in order:
+            if node.name in nodes:
+                continue
+            if node.op_type in _FOLLOWING and _all_carried(node, carried):
+                nodes.add(node.name)
+                carried.add(_after_activation(node.outputs[0], nodes))
+                changed = True
+            elif node.op_type in _MOVING and node.outputs[0] in carried and _comes_from(node.inputs[0], nodes):
+                source = node.inputs[0]
+                assert source is not None
+                nodes.add(node.name)
+                carried.add(source)
+                tied[node.outputs[0]] = source
+                changed = True
+    everything = [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]
+    return Placement(
+        nodes=tuple(node.name or "" for node in model.graph if node.name in nodes),
+        tensors=tuple(value.name or "" for value in everything if value in carried),
+        tied={value.name or "": source.name or "" for value, source in tied.items()},
+    )
+
+
+def _axes(node: ir.Node, rank: int) -> tuple[int, int | None]:
+    """(channel axis, reduction axis) of a weight."""
+    if node.op_type == "Gemm":
+        return (0, 1) if node.attributes.get_int("transB", 0) else (1, 0)
+    if node.op_type == "MatMul":
+        return rank - 1, rank - 2
+    if node.op_type == "ConvTranspose":
+        return (1, 0) if (node.attributes.get_int("group", 1) or 1) == 1 else (0, None)
+    return (0, None) if node.op_type == "Gather" else (0, 1)
+
+
+def _has_weight(node: ir.Node) -> bool:
+    array = constant(node.inputs[1])
+    if array is None or array.dtype != np.float32 or array.ndim < 2:
+        return False
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    return bias is None or constant(bias) is not None
+
+
+def _is_float(value: ir.Value) -> bool:
+    return value.dtype in (None, ir.DataType.FLOAT)
+
+
+def _after_activation(value: ir.Value, nodes: set[str | None]) -> ir.Value:
+    """`value`, or what Relu or Clip makes of it when nothing else reads it; the activation then counts as integer."""
+    user = only_user(value)
+    if user is None or user.domain != "" or user.op_type not in _ACTIVATIONS or user.inputs[0] is not value:
+        return value
+    if any(bound is not None and constant(bound) is None for bound in user.inputs[1:]):
+        return value
+    nodes.add(user.name)
+    return user.outputs[0]
+
+
+def _all_carried(node: ir.Node, carried: set[ir.Value]) -> bool:
+    return all(value is not None and value in carried for value in node.inputs) and all(
+        output.dtype in (None, ir.DataType.FLOAT) for output in node.outputs
+    )
+
+
+def _comes_from(value: ir.Value | None, nodes: set[str | None]) -> bool:
+    producer = None if value is None else value.producer()
+    return producer is not None and producer.name in nodes and only_user(value) is not None  # type: ignore[arg-type]

@@ -1,0 +1,83 @@
+"""What was decided for each tensor: small, readable, diffable; the public description that the rules ask for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["GraphPlan", "Plan", "TensorPlan"]
+
+
+@dataclass(frozen=True)
+class TensorPlan:
+    """How one tensor is held.
+
+    Attributes:
+        role: weight, bias or activation.
+        format: name of the number format.
+        scale: the per-tensor scale; a string for scales along an axis, saying how they follow from the weights and
+            the activation, so that the plan stays small and can still be repeated.
+        zero_point: the code of zero; None where the format has none.
+        axis: the axis that scales run along; None per tensor.
+        block_size: elements of the axis under one scale; 0 without blocks.
+        range: (low, high) that calibration chose, for activations.
+    """
+
+    role: str
+    format: str
+    scale: float | str | None = None
+    zero_point: int | None = None
+    axis: int | None = None
+    block_size: int = 0
+    range: tuple[float, float] | None = None
+
+    def document(self) -> dict[str, Any]:
+        fields = {
+            "role": self.role,
+            "format": self.format,
+            "scale": self.scale,
+            "zero_point": self.zero_point,
+            "axis": self.axis,
+            "block_size": self.block_size or None,
+            "range": None if self.range is None else list(self.range),
+        }
+        return {key: value for key, value in fields.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class GraphPlan:
+    """Attributes:
+    tensors: plan by tensor name; a tensor that is not named stays in FP32.
+    integer_nodes: names of the nodes that compute in integers.
+    """
+
+    tensors: dict[str, TensorPlan]
+    integer_nodes: tuple[str, ...] = ()
+
+    def of_role(self, role: str) -> dict[str, TensorPlan]:
+        return {name: tensor for name, tensor in self.tensors.items() if tensor.role == role}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe made concrete for one reference; `graphs` by name."""
+
+    reference: str
+    recipe: dict[str, Any]
+    transforms: tuple[str, ...]
+    graphs: dict[str, GraphPlan]
+
+    def to_json(self) -> str:
+        """The text of plan.json: one line a tensor, so that two plans can be compared line by line."""
+        lines = ["{", f'  "reference": {json.dumps(self.reference)},']
+        lines += [f'  "recipe": {json.dumps(self.recipe)},', f'  "transforms": {json.dumps(self.transforms)},']
+        lines.append('  "graphs": {')
+        for position, (name, graph) in enumerate(self.graphs.items()):
+            lines.append(f"    {json.dumps(name)}: {{")
+            lines.append(f'      "integer_nodes": {json.dumps(graph.integer_nodes)},')
+            lines.append('      "tensors": {')
+            rows = [f"        {json.dumps(key)}: {json.dumps(row.document())}" for key, row in graph.tensors.items()]
+            lines.append(",\n".join(rows))
+            lines += ["      }", "    }" + ("," if position + 1 < len(self.graphs) else "")]
+        return "\n".join([*lines, "  }", "}"]) + "\n"

@@ -1,0 +1,149 @@
+"""What the user asks for, from options or from a TOML file."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, fields
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+from quantbench.calibration.calibrators import get_calibrator
+from quantbench.errors import InputError
+from quantbench.numerics import Format, get_format
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["LayerRule", "Recipe", "load_recipe"]
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+@checked_dataclass(frozen=True, config=_STRICT)
+class LayerRule:
+    """An exception: nodes or weights whose name matches `match` (shell pattern) use these formats instead."""
+
+    match: str
+    weights: str | None = None
+    activations: str | None = None
+
+
+@checked_dataclass(frozen=True, config=_STRICT)
+class Recipe:
+    """How to make a variant. Every choice is here; the same recipe and inputs give the same bytes.
+
+    Attributes:
+        dtype: name of the variant and default of the two formats.
+        weights, activations: formats; None takes what `dtype` implies (8-bit integers go with uint8 activations).
+        granularity: tensor, channel, or block:N along the reduction axis (weights).
+        calibrator: how ranges of integer activations are chosen.
+        calibration_samples: how many of the reference's calibration samples to use; None takes them all.
+        seed: of every random choice.
+        layers: exceptions, the last match counts.
+    """
+
+    dtype: str
+    weights: str | None = None
+    activations: str | None = None
+    granularity: str = "channel"
+    calibrator: str = "minmax"
+    calibration_samples: int | None = None
+    seed: int = 0
+    layers: tuple[LayerRule, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in (self.weight_format, self.activation_format, *_formats_of(self.layers)):
+            get_format(name)
+        get_calibrator(self.calibrator)
+        _ = self.block_size
+        if self.calibration_samples is not None and self.calibration_samples < 1:
+            raise InputError(f"calibration samples must be at least 1, not {self.calibration_samples}")
+
+    @property
+    def weight_format(self) -> str:
+        """Canonical name of the weights' format."""
+        return get_format(self.weights or self.dtype).name
+
+    @property
+    def activation_format(self) -> str:
+        """Canonical name of the activations' format."""
+        if self.activations is not None:
+            return get_format(self.activations).name
+        dtype = get_format(self.dtype)
+        if dtype.kind != "int":
+            return dtype.name
+        return "uint8" if dtype.bits <= 8 else "uint16"
+
+    @property
+    def block_size(self) -> int:
+        """Elements a block, 0 without blocks.
+
+        Raises:
+            InputError: the granularity is not one.
+        """
+        if self.granularity in ("tensor", "channel"):
+            return 0
+        kind, _, size = self.granularity.partition(":")
+        if kind == "block" and size.isdigit() and int(size) >= 1:
+            return int(size)
+        raise InputError(f"unknown granularity {self.granularity!r}; use tensor, channel or block:N, such as block:32")
+
+    def formats_for(self, *names: str) -> tuple[Format, Format]:
+        """(weight format, activation format) of the layer known by `names` (its node, its weight)."""
+        weights, activations = self.weight_format, self.activation_format
+        for rule in self.layers:
+            if any(fnmatchcase(name, rule.match) for name in names):
+                weights = rule.weights or weights
+                activations = rule.activations or activations
+        return get_format(weights), get_format(activations)
+
+    def document(self) -> dict[str, Any]:
+        """What was asked for, without what was left at its default."""
+        defaults = {field.name: field.default for field in fields(self)}
+        document = {key: value for key, value in asdict(self).items() if value != defaults[key]}
+        if "layers" in document:
+            document["layers"] = [
+                {key: value for key, value in rule.items() if value is not None} for rule in document["layers"]
+            ]
+        return {"dtype": self.dtype, **document}
+
+
+def load_recipe(path: Path, **options: Any) -> Recipe:
+    """Read a recipe file; `options` that are not None win over what it says.
+
+    Raises:
+        InputError: the file is missing, not TOML, or has an unknown key or a wrong type.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read recipe {path}: {getattr(error, 'strerror', None) or error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"recipe {path} is not TOML: {error}") from error
+    document |= {key: value for key, value in options.items() if value is not None}
+    try:
+        return TypeAdapter(Recipe).validate_python(document)
+    except ValidationError as error:
+        raise InputError(f"recipe {path}: {_sentence(error)}") from error
+
+
+def _formats_of(layers: tuple[LayerRule, ...]) -> list[str]:
+    return [name for rule in layers for name in (rule.weights, rule.activations) if name is not None]
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "unexpected_keyword_argument":
+        last = str(first["loc"][-1])
+        known = [field.name for field in fields(LayerRule if len(first["loc"]) > 1 else Recipe)]
+        near = get_close_matches(last, known, n=1)
+        return f"unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")
+    return f"{key}: {first['msg']}"

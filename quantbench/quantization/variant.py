@@ -1,0 +1,106 @@
+"""A variant on disk: a folder of graphs, the plan, and where they came from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from quantbench.errors import InputError, MissingError
+from quantbench.graphs import Executor, SessionExecutor
+from quantbench.graphs.rounding_functions import strip_rounding
+from quantbench.graphs.staging import StagedExecutor, rounding_taps
+from quantbench.numerics import get_format
+from quantbench.references import Reference, source_models
+from quantbench.support import sha256_file
+
+__all__ = ["Variant", "load_variant", "open_variant", "variant_folder"]
+
+MANIFEST = "variant.json"
+PLAN = "plan.json"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Attributes:
+    path: the folder.
+    reference: name of the reference.
+    dtype: what was asked for.
+    manifest: the content of variant.json.
+    sha256: of variant.json, which holds the sha256 of every other file; it stands for the whole variant.
+    """
+
+    path: Path
+    reference: str
+    dtype: str
+    manifest: dict[str, Any]
+    sha256: str
+
+    @property
+    def graphs(self) -> dict[str, Path]:
+        """The ONNX files by graph name."""
+        return {Path(name).stem: self.path / name for name in self.manifest["files"] if name.endswith(".onnx")}
+
+
+def variant_folder(out: Path, reference: str, dtype: str) -> Path:
+    """Where the variant of a reference stands under `--out`."""
+    return out / reference / get_format(dtype).name
+
+
+def load_variant(out: Path, reference: Reference, dtype: str) -> Variant:
+    """Read a variant's manifest and check its files.
+
+    Raises:
+        MissingError: there is no such variant.
+        InputError: a file of it is missing or changed.
+    """
+    folder = variant_folder(out, reference.name, dtype)
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise MissingError(
+            f"no {dtype} variant of {reference.name} in {out}; "
+            f"make it with: quantbench convert {reference.name} --dtype {dtype} --out {out}"
+        )
+    for name, digest in manifest["files"].items():
+        file = folder / name
+        if not file.is_file() or sha256_file(file) != digest:
+            raise InputError(f"{file} is missing or was changed since it was written; convert again with --force")
+    return Variant(folder, reference.name, manifest["dtype"], manifest, sha256_file(folder / MANIFEST))
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of the variant in a folder, or None where there is none that can be read."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) and isinstance(manifest.get("files"), dict) else None
+
+
+def open_variant(reference: Reference, dtype: str, out: Path, threads: int | None = None) -> Executor:
+    """Open a variant for inference; dtype fp32 opens the reference's own graphs.
+
+    Integer variants run whole in ONNX Runtime. Variants with rounding run in stages, rounded in between: the same
+    results as their portable graphs give, sooner.
+
+    Raises:
+        MissingError, InputError: as `load_variant`.
+    """
+    if get_format(dtype).name == "fp32":
+        models = source_models(reference)
+        return SessionExecutor({name: model.SerializeToString() for name, model in models.items()}, threads)
+    return open_graphs(load_variant(out, reference, dtype).graphs, threads)
+
+
+def open_graphs(graphs: dict[str, Path], threads: int | None = None) -> Executor:
+    """Open written graphs: in stages where they hold rounding, else whole."""
+    stripped = {name: strip_rounding(ir.from_proto(onnx.load(file))) for name, file in graphs.items()}
+    if not any(formats for _, formats in stripped.values()):
+        return SessionExecutor(graphs, threads)
+    models = {name: model for name, (model, _) in stripped.items()}
+    taps = {name: rounding_taps(formats) for name, (_, formats) in stripped.items()}
+    return StagedExecutor(models, taps, threads)
