@@ -1,0 +1,232 @@
+"""Round float32 arrays to a number format: any shape, in place or not, in as many threads as the size is worth."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantbench.errors import InputError
+from quantbench.numerics.blocks import block_rule, largest_finite, round_block_rows, round_block_rows_stochastic
+from quantbench.numerics.formats import Format, get_format
+from quantbench.numerics.kernel import Rounding, check_rounding, parameters, round_run, round_run_stochastic
+
+__all__ = ["Rounding", "round_inplace", "round_to"]
+
+Values = NDArray[np.float32]
+
+PARALLEL_FROM = 1 << 19
+"""Values from which a second thread pays for its start (some 50 microseconds)."""
+CHUNK = 1 << 16
+"""Threads share the work in multiples of this many values."""
+
+
+def round_to(
+    x: Values,
+    format: str | Format,  # noqa: A002 (the contract's name)
+    *,
+    rounding: Rounding = "nearest-even",
+    saturate: bool = False,
+    seed: int | None = None,
+    out: Values | None = None,
+    axis: int = -1,
+    threads: int | None = None,
+) -> Values:
+    """Round every value of `x` to a value of `format`.
+
+    Subnormals are kept. NaN stays NaN, in formats without NaN too. The sign of zero stays where the format has −0.
+    Above the largest value: infinity where the format has one, else NaN where it has that, else (integers, OCP FP6
+    and FP4) the largest value; with `saturate` always the largest value, for infinities too. As IEEE 754 has it, a
+    mode that rounds the magnitude down (toward-zero; up for negative values) takes a finite value to the largest one.
+    Integers are rounded to whole numbers and clamped. E8M0 has neither zero nor sign: such values become NaN.
+
+    A block format scales consecutive blocks along `axis` (a last one may be shorter); `rounding` is that of the
+    elements, which always saturate. MX scales are 2^(floor(log2 max) − emax) (OCP MX 1.0, section 6.3). NVFP4's are
+    E4M3(max / 6 / t) under the tensor's t = max / (6 · 448), in float32. NaN or infinity makes its whole block NaN.
+
+    Args:
+        x: float32, any shape, contiguous or not.
+        format: a name, as of `get_format`, or a Format.
+        rounding: nearest-even, nearest-away (ties away from zero), toward-zero, up, down, or stochastic (up with the
+            probability of the remainder, to 31 bits). E8M0 calls a code even.
+        saturate: overflow goes to the largest value.
+        seed: for stochastic; the same seed gives the same result for any number of threads.
+        out: where the result goes; may be `x`. Default: a new array.
+        axis: of the blocks.
+        threads: at most so many; default: the cores this process may use, for arrays that are worth it.
+
+    Raises:
+        InputError: unknown format or rounding, `x` or `out` of a wrong dtype or shape, no seed for stochastic.
+    """
+    if not isinstance(x, np.ndarray | np.float32) or x.dtype != np.float32:
+        given = getattr(x, "dtype", type(x).__name__)
+        raise InputError(f"round_to takes a float32 array, not {given}; convert it with x.astype(numpy.float32)")
+    entry = get_format(format)
+    if out is None:
+        out = np.array(x, np.float32, order="C")
+        round_inplace(out, entry, rounding=rounding, saturate=saturate, seed=seed, axis=axis, threads=threads)
+        return out
+    if (
+        not isinstance(out, np.ndarray)
+        or out.dtype != np.float32
+        or out.shape != np.shape(x)
+        or not out.flags.writeable
+    ):
+        given = f"{getattr(out, 'dtype', type(out).__name__)} {getattr(out, 'shape', '')}"
+        raise InputError(f"out must be a writable float32 array of shape {np.shape(x)}, not {given}")
+    if out.flags.c_contiguous:
+        if out is not x:
+            np.copyto(out, x)
+        round_inplace(out, entry, rounding=rounding, saturate=saturate, seed=seed, axis=axis, threads=threads)
+    else:
+        work = np.array(x, np.float32, order="C")
+        round_inplace(work, entry, rounding=rounding, saturate=saturate, seed=seed, axis=axis, threads=threads)
+        np.copyto(out, work)
+    return out
+
+
+def round_inplace(
+    values: Values,
+    format: str | Format,  # noqa: A002 (the contract's name)
+    *,
+    rounding: Rounding = "nearest-even",
+    saturate: bool = False,
+    seed: int | None = None,
+    axis: int = -1,
+    threads: int | None = None,
+) -> None:
+    """`round_to` of a C-contiguous float32 array into itself, with little to pay for a small one. Releases the GIL.
+
+    Raises:
+        InputError: as `round_to`, and `values` that are not contiguous.
+    """
+    entry = get_format(format)
+    check_rounding(rounding)
+    if values.dtype != np.float32 or not values.flags.c_contiguous or not values.flags.writeable:
+        raise InputError("round_inplace takes a writable, C-contiguous float32 array")
+    if rounding == "stochastic" and seed is None:
+        raise InputError("stochastic rounding needs a seed: give seed=")
+    if values.size == 0:
+        return
+    keys = _keys(seed) if rounding == "stochastic" and seed is not None else None
+    if entry.kind == "block":
+        _round_blocks(values, entry, rounding, keys, axis, threads)
+        return
+    patterns = values.reshape(-1).view(np.uint32)
+    row = parameters(entry, rounding, saturate)
+    if keys is not None:
+        _stochastic(patterns, row, keys, threads)
+    elif patterns.size < PARALLEL_FROM:
+        round_run(patterns, row)
+    else:
+        _share(patterns.size, CHUNK, threads, lambda first, last: round_run(patterns[first:last], row))
+
+
+def _stochastic(
+    patterns: NDArray[np.uint32], row: NDArray[np.uint32], keys: tuple[int, int], threads: int | None
+) -> None:
+    """The flat array at random; element i uses number i of the stream."""
+
+    def piece(first: int, last: int) -> None:
+        for start, stop, number, key, other in _streams(first, last, keys):
+            round_run_stochastic(patterns[start:stop], row, number, key, other)
+
+    _share(patterns.size, CHUNK, threads, piece)
+
+
+def _round_blocks(
+    values: Values, entry: Format, rounding: str, keys: tuple[int, int] | None, axis: int, threads: int | None
+) -> None:
+    """A block format along `axis`; another axis than the last is moved there and back."""
+    if values.ndim == 0:
+        raise InputError(f"{entry.name} rounds blocks along an axis; a single number has none")
+    if not -values.ndim <= axis < values.ndim:
+        raise InputError(f"axis {axis} is out of range for an array of {values.ndim} dimensions")
+    moved = np.ascontiguousarray(np.moveaxis(values, axis, -1))
+    length = moved.shape[-1]
+    rule = block_rule(entry, rounding)
+    # whole blocks follow each other in memory: then any split into rows is the same, and one block a row splits best
+    rows = moved.reshape(-1, rule.block_size if length % rule.block_size == 0 else length)
+    tensor_scale = _tensor_scale(moved, entry, threads)
+    common = (rule.element_row, rule.scale_row, rule.block_size, rule.element_exponent, rule.element_max, tensor_scale)
+
+    def piece(first: int, last: int) -> None:
+        if keys is None:
+            round_block_rows(rows[first:last], *common)
+            return
+        width = rows.shape[1]
+        for row in range(first, last, max(1, CHUNK // width)):
+            stop = min(row + max(1, CHUNK // width), last)
+            number, key, other = _stream_at(row * width, keys)
+            round_block_rows_stochastic(rows[row:stop], *common, number, key, other)
+
+    _share(rows.shape[0], max(1, CHUNK // rows.shape[1]), threads if values.size >= PARALLEL_FROM else 1, piece)
+    if moved.base is not values and not np.shares_memory(moved, values):
+        np.copyto(np.moveaxis(values, axis, -1), moved)
+
+
+def _tensor_scale(values: Values, entry: Format, threads: int | None) -> float:
+    """The float32 scale of a whole tensor (NVFP4), 0 for formats without one."""
+    if not entry.tensor_scale:
+        return 0.0
+    assert entry.element is not None and entry.scale is not None
+    flat = values.reshape(-1)
+    found: list[float] = []
+    _share(flat.size, CHUNK, threads, lambda first, last: found.append(largest_finite(flat[first:last])))
+    return float(np.float32(max(found)) / np.float32(entry.element.max * entry.scale.max)) or 1.0
+
+
+@lru_cache(maxsize=64)
+def _keys(seed: int) -> tuple[int, int]:
+    """The two 32-bit keys of a seed's stream."""
+    key, other = np.random.SeedSequence(seed).generate_state(2)
+    return int(key), int(other)
+
+
+def _stream_at(number: int, keys: tuple[int, int]) -> tuple[np.uint32, np.uint32, np.uint32]:
+    """Where number `number` stands: low 32 bits, and the keys (the high bits pick another stream)."""
+    high = number >> 32
+    return np.uint32(number & 0xFFFFFFFF), np.uint32(keys[0]), np.uint32((keys[1] + high * 0x9E3779B9) & 0xFFFFFFFF)
+
+
+def _streams(
+    first: int, last: int, keys: tuple[int, int]
+) -> Sequence[tuple[int, int, np.uint32, np.uint32, np.uint32]]:
+    """Cut first..last where the low 32 bits of the number start anew."""
+    cuts = [first, *range(((first >> 32) + 1) << 32, last, 1 << 32), last]
+    return [(start, stop, *_stream_at(start, keys)) for start, stop in pairwise(cuts)]
+
+
+def _share(size: int, chunk: int, threads: int | None, work: Callable[[int, int], Any]) -> None:
+    """Call work(first, last) over 0..size, one run of whole chunks a thread; the caller's thread takes the first."""
+    if threads is None:
+        threads = _cores() if size >= PARALLEL_FROM or chunk < CHUNK else 1
+    workers = max(1, min(threads, math.ceil(size / chunk)))
+    if workers == 1:
+        work(0, size)
+        return
+    step = math.ceil(math.ceil(size / chunk) / workers) * chunk
+    starts = range(0, size, step)
+    pool = _pool(os.getpid(), workers - 1)
+    others = [pool.submit(work, start, min(start + step, size)) for start in starts[1:]]
+    work(0, min(step, size))
+    for other in others:
+        other.result()
+
+
+def _cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@lru_cache(maxsize=8)
+def _pool(process: int, workers: int) -> ThreadPoolExecutor:
+    """Threads that wait for work. The process is part of the key because a fork does not take threads along."""
+    return ThreadPoolExecutor(workers, thread_name_prefix="round")
