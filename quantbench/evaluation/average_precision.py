@@ -1,0 +1,144 @@
+"""Kernels of COCO average precision: matching boxes, and the area under weighted precision–recall curves.
+
+Both follow pycocotools' `COCOeval` (`evaluateImg`, `accumulate`) in every comparison, ties included.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import NDArray
+
+__all__ = ["average_precision", "match"]
+
+Array = NDArray[Any]
+
+_IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+_RECALLS = np.linspace(0.0, 1.0, 101)
+_EPS = np.spacing(1.0)
+
+
+def match(found: Array, labelled: Array) -> Array:
+    """Which detections of one image and class find a labelled box.
+
+    Args:
+        found: (d, 4) float64 x1, y1, x2, y2, the best score first.
+        labelled: (g, 4) float64.
+
+    Returns:
+        (10, d) bool, one row for each IoU threshold: in the order of their scores, detections take the labelled box
+        that they overlap most among those not taken.
+    """
+    hits: Array = _match(found, labelled, _IOU_THRESHOLDS)
+    return hits
+
+
+def average_precision(counts: Array, image: Array, hit: Array, labelled: Array) -> Array:
+    """Average precision of one class in resamples of images: the mean over IoU thresholds and 101 recalls.
+
+    Args:
+        counts: (resamples, n) int64, how often each image was drawn.
+        image: (d,) int64, the image of each detection, the best score first.
+        hit: (10, d) bool, whether the detection found a labelled box.
+        labelled: (n,) int64, boxes to find in each image.
+
+    Returns:
+        (resamples,) float64; NaN where no image drawn has a box to find.
+    """
+    values: Array = _average_precision(np.ascontiguousarray(counts), image, hit, labelled, _RECALLS, _EPS)
+    return values
+
+
+@njit(cache=True, nogil=True)
+def _match(found: Array, labelled: Array, thresholds: Array) -> Array:
+    hits = np.zeros((len(thresholds), len(found)), np.bool_)
+    overlaps = np.zeros((len(found), len(labelled)))
+    for d in range(len(found)):
+        for g in range(len(labelled)):
+            overlaps[d, g] = _iou(found[d], labelled[g])
+    for t in range(len(thresholds)):
+        taken = np.zeros(len(labelled), np.bool_)
+        for d in range(len(found)):
+            best, chosen = min(thresholds[t], 1 - 1e-10), -1
+            for g in range(len(labelled)):
+                if not taken[g] and overlaps[d, g] >= best:  # of equal overlaps the last box, as COCOeval
+                    best, chosen = overlaps[d, g], g
+            if chosen >= 0:
+                taken[chosen] = True
+                hits[t, d] = True
+    return hits
+
+
+@njit(cache=True, nogil=True)
+def _iou(a: Array, b: Array) -> float:
+    # Boxes as x, y, width, height and back, so that rounding is that of pycocotools' bbIou.
+    a_w, a_h, b_w, b_h = a[2] - a[0], a[3] - a[1], b[2] - b[0], b[3] - b[1]
+    w = min(a_w + a[0], b_w + b[0]) - max(a[0], b[0])
+    h = min(a_h + a[1], b_h + b[1]) - max(a[1], b[1])
+    if w <= 0 or h <= 0:
+        return 0.0
+    return float(w * h / (a_w * a_h + b_w * b_h - w * h))
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _average_precision(counts: Array, image: Array, hit: Array, labelled: Array, recalls: Array, eps: float) -> Array:
+    values = np.empty(len(counts))
+    for b in prange(len(counts)):
+        positives = 0
+        for n in range(len(labelled)):
+            positives += counts[b, n] * labelled[n]
+        if positives == 0:
+            values[b] = np.nan
+            continue
+        needed = _needed(recalls, positives)
+        weights = np.empty(len(image), np.int64)
+        drawn = 0
+        for d in range(len(image)):
+            weights[d] = counts[b, image[d]]
+            drawn += weights[d]
+        total = 0.0
+        for t in range(len(hit)):
+            total += _area(weights, hit[t], drawn, needed, eps)
+        values[b] = total / (len(hit) * len(recalls))
+    return values
+
+
+@njit(cache=True, nogil=True)
+def _needed(recalls: Array, positives: int) -> Array:
+    """The fewest hits that reach each recall, by the same floating-point comparison as COCOeval's searchsorted."""
+    needed = np.empty(len(recalls), np.int64)
+    for k in range(len(recalls)):
+        hits = max(int(recalls[k] * positives) - 1, 0)
+        while hits / positives < recalls[k]:
+            hits += 1
+        needed[k] = hits
+    return needed
+
+
+@njit(cache=True, nogil=True)
+def _area(weights: Array, hit: Array, drawn: int, needed: Array, eps: float) -> float:
+    """Sum over the recalls of the best precision at that recall or beyond.
+
+    Runs from the worst score to the best, so that the best precision beyond is at hand. Precision rises only at hits,
+    and within the copies of one hit, so only a hit's last copy can be the best.
+    """
+    hits = 0
+    for d in range(len(weights)):
+        if hit[d]:
+            hits += weights[d]
+    k = len(needed) - 1
+    while k >= 0 and needed[k] > hits:  # never reached: precision 0
+        k -= 1
+    best = 0.0
+    total = 0.0
+    for d in range(len(weights) - 1, -1, -1):
+        if hit[d] and weights[d] > 0:
+            best = max(best, hits / (drawn + eps))
+            hits -= weights[d]
+            while k >= 0 and needed[k] > hits:
+                total += best
+                k -= 1
+        drawn -= weights[d]
+    return total + best * (k + 1)
