@@ -13,16 +13,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from quantbench.operations import convert, evaluate, gate, run
+    from quantbench.operations.conversions import convert
+    from quantbench.operations.runs import run
+    from quantbench.operations.scores import evaluate
+    from quantbench.operations.verdicts import gate
     from quantbench.references import load_reference
 
 __all__ = ["convert", "evaluate", "gate", "load_reference", "run"]
 
 _ROOMS = {
-    "convert": "quantbench.operations",
-    "evaluate": "quantbench.operations",
-    "gate": "quantbench.operations",
-    "run": "quantbench.operations",
+    "convert": "quantbench.operations.conversions",
+    "evaluate": "quantbench.operations.scores",
+    "gate": "quantbench.operations.verdicts",
+    "run": "quantbench.operations.runs",
     "load_reference": "quantbench.references",
 }
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import click
 from click.shell_completion import shell_complete
@@ -68,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if instruction := os.environ.get("_QUANTBENCH_COMPLETE"):
         return shell_complete(cli, {}, "quantbench", "_QUANTBENCH_COMPLETE", instruction)
     try:
-        status = _status(words)
+        with _notes_on_stderr():
+            status = _status(words)
         sys.stdout.flush()
         return status
     except BrokenPipeError:
@@ -102,6 +105,19 @@ def _status(words: list[str]) -> int:
         hint = "" if meta.get("debug") else "; --debug shows where"
         return _say(f"unexpected {type(error).__name__}: {error}{hint}", USAGE)
     return 0
+
+
+@contextmanager
+def _notes_on_stderr() -> Iterator[None]:
+    """Show what the operations log, such as a variant converted on the way."""
+    logger = logging.getLogger("quantbench")
+    handler = logging.StreamHandler(sys.stderr)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _say(sentence: str, status: int) -> int:

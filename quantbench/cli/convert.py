@@ -47,10 +47,11 @@ COLUMNS: list[Column] = [
 )
 @click.option(
     "--backend",
-    type=click.Choice(["native", "onnxruntime", "nncf", "neural-compressor"]),
+    type=click.Choice(["native"]),
     default="native",
     show_default=True,
-    help="What quantizes: quantbench or a peer.",
+    expose_value=False,
+    help="What quantizes.",
 )
 @click.option("--seed", type=int, help="Seed of everything random. Default: 0.")
 @out_option
@@ -66,7 +67,6 @@ def convert(
     calibrator: str | None,
     calibration_samples: int | None,
     recipe: Path | None,
-    backend: str,
     seed: int | None,
     out: Path,
     force: bool,
@@ -76,11 +76,11 @@ def convert(
 
     One for each --dtype of each REFERENCE; a variant that is up to date is kept.
     """
-    from quantbench import operations
+    from quantbench.operations import conversions
 
     if not dtypes and recipe is None:
         raise click.UsageError("--dtype or --recipe is needed: it says which format to convert to")
-    conversions = operations.convert_all(
+    results = conversions.convert_all(
         references,
         dtypes,
         recipe=recipe,
@@ -90,8 +90,7 @@ def convert(
         calibrator=calibrator,
         calibration_samples=calibration_samples,
         seed=seed,
-        backend=backend,
         out=out,
         force=force,
     )
-    emit(conversions, document=lambda conversion: conversion.document(), columns=COLUMNS, as_json=as_json)
+    emit(results, document=lambda conversion: conversion.document(), columns=COLUMNS, as_json=as_json)

@@ -42,8 +42,8 @@ def evaluate(
     Each REFERENCE is scored in FP32 and in each --dtype, on the same samples. A variant that does not exist yet, or is
     out of date, is converted first.
     """
-    from quantbench import operations
     from quantbench.evaluation import format_score
+    from quantbench.operations import scores
 
     columns: list[Column] = [
         ("reference", lambda score: score.reference),
@@ -55,5 +55,5 @@ def evaluate(
         (">seconds", lambda score: f"{score.seconds:.1f}"),
         ("execution", lambda score: score.execution),
     ]
-    scores = operations.evaluate_all(references, dtypes, samples=samples, batch=batch, out=out)
-    emit(scores, document=lambda score: score.document(), columns=columns, as_json=as_json)
+    results = scores.evaluate_all(references, dtypes, samples=samples, batch=batch, out=out)
+    emit(results, document=lambda score: score.document(), columns=columns, as_json=as_json)

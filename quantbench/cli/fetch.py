@@ -23,6 +23,6 @@ def fetch(references: tuple[str, ...]) -> None:
 
     Everything is checked by sha256; what is there already is kept.
     """
-    from quantbench import operations
+    from quantbench.operations import catalogue
 
-    emit(operations.fetch(references), document=vars, columns=COLUMNS, as_json=False)
+    emit(catalogue.fetch(references), document=vars, columns=COLUMNS, as_json=False)

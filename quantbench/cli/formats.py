@@ -16,23 +16,43 @@ __all__ = ["formats"]
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+    return "" if value is None else f"{value:.5g}"
 
 
 COLUMNS: list[Column] = [
     ("name", lambda entry: entry.name),
     ("kind", lambda entry: entry.kind),
     (">bits", lambda entry: _number(entry.bits)),
-    (">exponent", lambda entry: _number(entry.exponent_bits)),
-    (">mantissa", lambda entry: _number(entry.mantissa_bits)),
+    (">exp", lambda entry: _number(entry.exponent_bits)),
+    (">man", lambda entry: _number(entry.mantissa_bits)),
     (">bias", lambda entry: _number(entry.bias)),
     (">max", lambda entry: _number(entry.max)),
-    (">min normal", lambda entry: _number(entry.min_normal)),
+    (">normal", lambda entry: _number(entry.min_normal)),
     (">subnormal", lambda entry: _number(entry.min_subnormal)),
     ("inf", lambda entry: "yes" if entry.has_inf else ""),
     ("nan", lambda entry: "yes" if entry.has_nan else ""),
     ("v0.5", lambda entry: "yes" if entry.mlperf_v05 else ""),
 ]
+
+
+KEYS = (
+    "name",
+    "kind",
+    "bits",
+    "exponent_bits",
+    "mantissa_bits",
+    "bias",
+    "max",
+    "min",
+    "min_normal",
+    "min_subnormal",
+    "has_inf",
+    "has_nan",
+    "mlperf_v05",
+    "aliases",
+    "block_size",
+    "source",
+)
 
 
 @click.command(epilog="Example: quantbench formats --json")
@@ -46,6 +66,6 @@ def formats(as_json: bool) -> None:
     from quantbench.numerics import all_formats
 
     def document(entry: Format) -> dict[str, object]:
-        return entry.document()
+        return {key: getattr(entry, key) for key in KEYS}
 
     emit(all_formats(), document=document, columns=COLUMNS, as_json=as_json)

@@ -47,8 +47,8 @@ def gate(
     same samples; the exit status is 1 when one falls short. A variant that does not exist yet, or is out of date, is
     converted first.
     """
-    from quantbench import operations
     from quantbench.evaluation import format_score
+    from quantbench.operations import verdicts
 
     columns: list[Column] = [
         ("reference", lambda verdict: verdict.reference),
@@ -62,11 +62,11 @@ def gate(
         (">samples", lambda verdict: str(verdict.samples)),
         ("verdict", lambda verdict: verdict.verdict),
     ]
-    verdicts = emit(
-        operations.gate_all(references, dtypes, samples=samples, confidence=confidence, out=out),
+    judged = emit(
+        verdicts.gate_all(references, dtypes, samples=samples, confidence=confidence, out=out),
         document=lambda verdict: verdict.document(),
         columns=columns,
         as_json=as_json,
     )
-    if any(verdict.verdict != "pass" for verdict in verdicts):
+    if any(verdict.verdict != "pass" for verdict in judged):
         context.exit(REFUSED)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from quantbench.cli.options import debug_option, json_option
 from quantbench.cli.output import Column, emit
-
-if TYPE_CHECKING:
-    from quantbench.operations import ModelEntry
 
 __all__ = ["models"]
 
@@ -29,9 +24,6 @@ COLUMNS: list[Column] = [
 @debug_option
 def models(as_json: bool) -> None:
     """List the built-in reference models."""
-    from quantbench import operations
+    from quantbench.operations import catalogue
 
-    def document(entry: ModelEntry) -> dict[str, object]:
-        return entry.document()
-
-    emit(operations.models(), document=document, columns=COLUMNS, as_json=as_json)
+    emit(catalogue.models(), document=lambda entry: entry.document(), columns=COLUMNS, as_json=as_json)

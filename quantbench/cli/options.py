@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -21,6 +22,8 @@ __all__ = [
     "references_argument",
     "samples_option",
 ]
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any] | click.Command)
 
 COMMON_DTYPES = ("int8", "uint8", "int4", "int16", "uint16", "fp16", "bfloat16", "fp11", "fp32")
 
@@ -88,7 +91,7 @@ confidence_option = click.option(
 )
 
 
-def dtype_option(*, required: bool) -> click.decorators.FC:
+def dtype_option(*, required: bool) -> Callable[[Decorated], Decorated]:
     """`--dtype`, which may be repeated or list several formats."""
     return click.option(
         "--dtype",

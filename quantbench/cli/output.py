@@ -64,14 +64,16 @@ def _print_table(rows: Sequence[Row], columns: Sequence[Column]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     for heading, _ in columns:
         table.add_column(heading.lstrip(">"), justify="right" if heading.startswith(">") else "left", overflow="fold")
     for row in rows:
         table.add_row(*(text(row) for _, text in columns))
     console = Console(file=sys.stdout, highlight=False, markup=False)
     console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
-    console.print(table)
+    with console.capture() as captured:  # rich would answer a closed pipe with an exit status of its own
+        console.print(table)
+    click.echo(captured.get(), nl=False)
 
 
 @contextmanager

@@ -58,12 +58,18 @@ def report(
     int8, fp16, bfloat16 and fp11. What is up to date since the last report is not measured again. The quick runs are
     no MLPerf results. A verdict of fail is a finding here and does not change the exit status.
     """
-    from quantbench import operations
-    from quantbench.reports import summary_columns
+    from quantbench.operations import everything
 
-    columns: list[Column] = list(summary_columns())
-    results = operations.report(
-        references, dtypes, samples=samples, out=out, logs=logs, reports=reports, force=force, say=note
-    )
-    emit(results, document=lambda result: result.document(), columns=columns, as_json=as_json)
+    results = everything.report(references, dtypes, samples=samples, out=out, logs=logs, reports=reports, force=force)
+    emit(results, document=lambda result: result.document(), columns=_columns(), as_json=as_json)
     note(f"report: {reports / 'index.html'}")
+
+
+def _columns() -> list[Column]:
+    from quantbench.reports import table_columns
+
+    columns = [column for column in table_columns() if column.terminal]
+    return [
+        ("reference", lambda result: result.reference),
+        *((f">{column.short}" if column.number else column.short, column.text) for column in columns),
+    ]

@@ -79,10 +79,10 @@ def run(
 
     A variant without a fresh passing verdict is refused (exit 1); see `quantbench gate`.
     """
-    from quantbench import operations
+    from quantbench.operations import runs
 
-    runs = emit(
-        operations.run_all(
+    finished = emit(
+        runs.run_all(
             references,
             dtypes,
             scenarios,
@@ -98,5 +98,5 @@ def run(
         as_json=as_json,
     )
     if not as_json:
-        for done in runs:
-            click.echo(done.line)
+        for done in finished:
+            click.echo(done.line())

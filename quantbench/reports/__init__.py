@@ -2,10 +2,11 @@
 
 from quantbench.reports.columns import TableColumn, table_columns
 from quantbench.reports.pages import write_report
-from quantbench.reports.results import REFERENCE, Result, ScenarioResult, read_results, write_results
+from quantbench.reports.results import REFERENCE, ROUND, Result, ScenarioResult, read_results, write_results
 
 __all__ = [
     "REFERENCE",
+    "ROUND",
     "Result",
     "ScenarioResult",
     "TableColumn",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from quantbench.evaluation import format_score
-from quantbench.reports.results import REFERENCE, Result
+from quantbench.reports.results import REFERENCE, ROUND, Result
+from quantbench.scenarios import SCENARIOS
+from quantbench.scenarios.rounds import settings
 
-__all__ = ["SCENARIOS", "TableColumn", "table_columns"]
-
-SCENARIOS = ("SingleStream", "MultiStream", "Server", "Offline")
+__all__ = ["TableColumn", "table_columns"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class TableColumn:
     """Whether it is worth its place in a table of 100 characters."""
 
 
-def table_columns(results: Sequence[Result]) -> list[TableColumn]:
-    """The columns of a table over `results`, after the one that names the reference."""
+def table_columns() -> list[TableColumn]:
+    """The columns of a table of results, after the one that names the reference."""
     return [
         TableColumn("dtype", "dtype", lambda result: result.dtype, number=False),
         TableColumn("score", "score", lambda result: format_score(result.score)),
@@ -42,7 +42,7 @@ def table_columns(results: Sequence[Result]) -> list[TableColumn]:
         TableColumn("verdict", "verdict", lambda result: _unless_reference(result, result.verdict), number=False),
         TableColumn("size, MB", "MB", lambda result: f"{result.model_bytes / 1e6:.2f}"),
         TableColumn("speed", "speed", _speed),
-        *(_scenario_column(name, results) for name in SCENARIOS),
+        *(_scenario_column(name) for name in SCENARIOS),
     ]
 
 
@@ -60,12 +60,11 @@ def _figures(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else format(value, "#.4g")
 
 
-def _scenario_column(name: str, results: Sequence[Result]) -> TableColumn:
-    units = {run.unit for result in results if (run := result.scenario(name)) is not None}
-    unit = f", {units.pop()}" if len(units) == 1 else ""
+def _scenario_column(name: str) -> TableColumn:
+    unit = settings(ROUND, name, task="").unit
 
     def text(result: Result) -> str:
         run = result.scenario(name)
         return "–" if run is None else _figures(run.result) + ("" if run.valid else "*")
 
-    return TableColumn(f"{name}{unit}", name.removesuffix("Stream").lower(), text)
+    return TableColumn(f"{name}, {unit}", name.removesuffix("Stream").lower(), text)

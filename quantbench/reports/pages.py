@@ -70,7 +70,7 @@ def write_report(folder: Path, results: Sequence[Result]) -> None:
 
 
 def _sections(results: Sequence[Result]) -> list[Section]:
-    columns = tuple(table_columns(results))
+    columns = tuple(table_columns())
     sections = []
     for name in dict.fromkeys(result.reference for result in results):
         rows = tuple(result for result in results if result.reference == name)

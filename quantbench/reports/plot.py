@@ -28,8 +28,7 @@ def quality_against_size(results: Sequence[Result]) -> str:
     variants = [result for result in results if result.verdict != REFERENCE]
     dtypes = list(dict.fromkeys(result.dtype for result in variants))
     references = list(dict.fromkeys(result.reference for result in variants))
-    style = {"svg.fonttype": "none", "svg.hashsalt": "quantbench", "font.family": "sans-serif", "font.size": 10}
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "quantbench", "font.size": 10}):
         figure = Figure(figsize=(8.2, 4.2), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()

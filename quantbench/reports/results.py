@@ -10,10 +10,13 @@ from typing import Any
 
 from quantbench.support import atomic_file, to_json
 
-__all__ = ["REFERENCE", "Result", "ScenarioResult", "read_results", "write_results"]
+__all__ = ["REFERENCE", "ROUND", "Result", "ScenarioResult", "read_results", "write_results"]
 
 REFERENCE = "reference"
 """The verdict of an FP32 row: it is what the others are compared with."""
+
+ROUND = "current"
+"""Whose rules the report's runs follow."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,130 @@
+"""Making variants: as asked for, or because another operation needs one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from quantbench import quantization
+from quantbench.numerics import get_format
+from quantbench.operations.catalogue import AnyReference, chosen
+from quantbench.quantization import Conversion, Recipe, load_recipe
+from quantbench.quantization.variant import read_manifest, variant_folder
+from quantbench.references import Reference
+
+__all__ = ["REFERENCE_DTYPE", "convert", "convert_all", "up_to_date_variant"]
+
+REFERENCE_DTYPE = "fp32"
+"""The dtype of the reference itself, which needs no variant."""
+
+logger = logging.getLogger(__name__)
+
+
+def convert(
+    reference: AnyReference,
+    dtype: str | None = None,
+    *,
+    recipe: Recipe | str | Path | None = None,
+    weights: str | None = None,
+    activations: str | None = None,
+    granularity: str | None = None,
+    calibrator: str | None = None,
+    calibration_samples: int | None = None,
+    seed: int | None = None,
+    out: str | Path = "variants",
+    force: bool = False,
+) -> Conversion:
+    """Make one variant, or keep the one that is there and up to date.
+
+    Args:
+        dtype: the variant's number format; may be left out where the recipe names one.
+        recipe: a recipe or the path of a recipe file. The options below win over it.
+        weights, activations: formats, where they differ from `dtype`.
+        granularity: "tensor", "channel" or "block:N".
+        out: the folder of all variants; this one goes to `out/reference/dtype`.
+        force: rebuild even what is up to date.
+
+    Raises:
+        InputError: the reference, the model, the data, an option or the output folder cannot be used.
+        MissingError: the model or the calibration data is not there.
+    """
+    (conversion,) = convert_all(
+        [reference],
+        [] if dtype is None else [dtype],
+        recipe=recipe,
+        weights=weights,
+        activations=activations,
+        granularity=granularity,
+        calibrator=calibrator,
+        calibration_samples=calibration_samples,
+        seed=seed,
+        out=out,
+        force=force,
+    )
+    return conversion
+
+
+def convert_all(
+    names: Iterable[AnyReference],
+    dtypes: Sequence[str],
+    *,
+    recipe: Recipe | str | Path | None = None,
+    weights: str | None = None,
+    activations: str | None = None,
+    granularity: str | None = None,
+    calibrator: str | None = None,
+    calibration_samples: int | None = None,
+    seed: int | None = None,
+    out: str | Path = "variants",
+    force: bool = False,
+) -> Iterator[Conversion]:
+    """`convert` for each reference and dtype."""
+    options = {
+        "weights": weights,
+        "activations": activations,
+        "granularity": granularity,
+        "calibrator": calibrator,
+        "calibration_samples": calibration_samples,
+        "seed": seed,
+    }
+    asked = [{"dtype": dtype} for dtype in dtypes] or [{}]
+    recipes = [_recipe(recipe, options | dtype) for dtype in asked]
+    for reference in chosen(names):
+        for each in recipes:
+            yield quantization.convert(reference, each, out=Path(out), force=force)
+
+
+def up_to_date_variant(reference: Reference, dtype: str, out: Path) -> Conversion:
+    """The variant of a reference, converted first when there is none, or when what it was made of has changed.
+
+    A variant that is there keeps the recipe it was made with; a new one takes the default recipe of its dtype.
+
+    Raises:
+        InputError, MissingError: as `convert`.
+    """
+    manifest = read_manifest(variant_folder(out, reference.name, dtype))
+    document = {"dtype": get_format(dtype).name} if manifest is None else manifest["recipe"]
+    conversion = quantization.convert(reference, TypeAdapter(Recipe).validate_python(document), out=out)
+    if not conversion.kept:
+        why = "there was none" if manifest is None else "it was out of date"
+        logger.info(
+            "converted %s to %s in %.1f s, for %s: %s",
+            reference.name,
+            conversion.dtype,
+            conversion.seconds,
+            why,
+            conversion.path,
+        )
+    return conversion
+
+
+def _recipe(recipe: Recipe | str | Path | None, options: dict[str, Any]) -> Recipe:
+    given = {key: value for key, value in options.items() if value is not None}
+    if isinstance(recipe, str | Path):
+        return load_recipe(Path(recipe), **given)
+    document = given if recipe is None else recipe.document() | given
+    return TypeAdapter(Recipe).validate_python(document)
