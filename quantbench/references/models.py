@@ -23,7 +23,7 @@ from quantbench.references import builders
 from quantbench.references.schema import Reference, nearest
 from quantbench.references.sources import fetch
 
-__all__ = ["load_onnx", "source_models"]
+__all__ = ["character_set", "load_onnx", "source_models"]
 
 
 class Builder(Protocol):
@@ -50,6 +50,21 @@ def source_models(reference: Reference) -> dict[str, onnx.ModelProto]:
         raise InputError(
             f"the checkpoint {file} does not fit the builder {reference.model.builder!r}: {error.args[0]}"
         ) from error
+
+
+def character_set(reference: Reference) -> tuple[str, ...] | None:
+    """What each class of a text recognition model means, from the model's metadata `character`, one a line.
+
+    The convention is PP-OCR's: class 0 is the CTC blank (here ""), the characters follow, a space is last. None when
+    the model has no such metadata.
+
+    Raises:
+        MissingError, InputError: as `source_models`.
+    """
+    if reference.model.builder is not None:
+        return None
+    metadata = {entry.key: entry.value for entry in load_onnx(fetch(reference)).metadata_props}
+    return ("", *metadata["character"].split("\n"), " ") if "character" in metadata else None
 
 
 def load_onnx(file: Path) -> onnx.ModelProto:

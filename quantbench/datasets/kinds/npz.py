@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from quantbench.datasets.base import Dataset, LazySamples
 from quantbench.datasets.splitting import calibration_list, make_dataset, split
 from quantbench.errors import InputError, MissingError
+from quantbench.references.models import character_set
 from quantbench.references.schema import Reference
 
 __all__ = ["KEYS", "load"]
@@ -23,7 +24,8 @@ Array = NDArray[Any]
 def load(reference: Reference) -> Dataset:
     """Samples by their position in the file; ids are "0", "1", ….
 
-    `y` holds class numbers (any integer type), or texts, of shape (n,).
+    `y` holds class numbers (any integer type), or texts, of shape (n,); with texts, `prediction_space` is the model's
+    character set.
 
     Raises:
         MissingError: the file is not there.
@@ -40,7 +42,9 @@ def load(reference: Reference) -> Dataset:
         positions = [int(name) for name in ids]
         return LazySamples(ids, lambda index: np.asarray(x[positions[index]]), lambda index: y[positions[index]].item())
 
-    return make_dataset(samples(calibration), samples(scored))
+    return make_dataset(
+        samples(calibration), samples(scored), character_set(reference) if y.dtype.kind == "U" else None
+    )
 
 
 def _file(reference: Reference) -> str:

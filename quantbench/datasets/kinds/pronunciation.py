@@ -13,7 +13,7 @@ import numpy as np
 
 from quantbench.datasets.base import Dataset, LazySamples
 from quantbench.datasets.splitting import calibration_list, make_dataset, read_lines, split
-from quantbench.errors import InputError
+from quantbench.errors import InputError, MissingError
 from quantbench.references.builders.g2p_gru import GRAPHEMES, PHONEMES
 from quantbench.references.schema import Reference
 from quantbench.references.sources import fetch_data
@@ -71,5 +71,8 @@ def read_pronunciations(file: Path) -> dict[str, tuple[str, ...]]:
 
 def _dictionary(reference: Reference) -> Path:
     if reference.dataset.path is not None:
-        return reference.folder / reference.dataset.path
+        file = reference.folder / reference.dataset.path
+        if not file.is_file():
+            raise MissingError(f"the dictionary {file} is missing; put it there or correct {reference.file}")
+        return file
     return fetch_data(reference)
