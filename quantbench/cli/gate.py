@@ -53,11 +53,10 @@ def gate(
     columns: list[Column] = [
         ("reference", lambda verdict: verdict.reference),
         ("dtype", lambda verdict: verdict.dtype),
-        ("metric", lambda verdict: verdict.metric),
         (">FP32", lambda verdict: format_score(verdict.reference_score)),
         (">score", lambda verdict: format_score(verdict.score)),
         (">ratio", lambda verdict: f"{verdict.ratio:.2%}"),
-        (">interval", lambda verdict: f"{verdict.ratio_low:.2%}–{verdict.ratio_high:.2%}"),
+        (">interval", lambda verdict: f"{100 * verdict.ratio_low:.2f}–{verdict.ratio_high:.2%}"),
         (">target", lambda verdict: f"{verdict.target_ratio:.1%}"),
         (">samples", lambda verdict: str(verdict.samples)),
         ("verdict", lambda verdict: verdict.verdict),

@@ -111,14 +111,8 @@ def up_to_date_variant(reference: Reference, dtype: str, out: Path) -> Conversio
     conversion = quantization.convert(reference, TypeAdapter(Recipe).validate_python(document), out=out)
     if not conversion.kept:
         why = "there was none" if manifest is None else "it was out of date"
-        logger.info(
-            "converted %s to %s in %.1f s, for %s: %s",
-            reference.name,
-            conversion.dtype,
-            conversion.seconds,
-            why,
-            conversion.path,
-        )
+        name, dtype, seconds = conversion.reference, conversion.dtype, conversion.seconds
+        logger.info("converted %s to %s first, because %s (%.1f s)", name, dtype, why, seconds)
     return conversion
 
 

@@ -215,7 +215,7 @@ def test_usage_errors_are_one_sentence(words: tuple[str, ...], tiny: Path, quant
     outcome = quantbench(words[0], *([tiny] if words != ("evalute",) else []), *words[1:])
     assert outcome.status == 2
     assert outcome.stdout == ""
-    named = [word for word in words if word.startswith("--")]
+    named = [word.lstrip("-") for word in words if word.startswith("--")]
     assert not named or any(name in outcome.sentence for name in [*named, "--scenario"])
 
 
