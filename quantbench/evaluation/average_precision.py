@@ -47,7 +47,9 @@ def average_precision(counts: Array, image: Array, hit: Array, labelled: Array) 
     Returns:
         (resamples,) float64; NaN where no image drawn has a box to find.
     """
-    values: Array = _average_precision(np.ascontiguousarray(counts), image, hit, labelled, _RECALLS, _EPS)
+    threshold, hits = np.nonzero(hit)  # the detections that hit at each threshold, one list behind the other
+    ends = np.searchsorted(threshold, np.arange(len(hit)), side="right")
+    values: Array = _average_precision(np.ascontiguousarray(counts), image, hits, ends, labelled, _RECALLS, _EPS)
     return values
 
 
@@ -83,7 +85,9 @@ def _iou(a: Array, b: Array) -> float:
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _average_precision(counts: Array, image: Array, hit: Array, labelled: Array, recalls: Array, eps: float) -> Array:
+def _average_precision(
+    counts: Array, image: Array, hits: Array, ends: Array, labelled: Array, recalls: Array, eps: float
+) -> Array:
     values = np.empty(len(counts))
     for b in prange(len(counts)):
         positives = 0
@@ -94,14 +98,18 @@ def _average_precision(counts: Array, image: Array, hit: Array, labelled: Array,
             continue
         needed = _needed(recalls, positives)
         weights = np.empty(len(image), np.int64)
-        drawn = 0
+        drawn = np.empty(len(image), np.int64)  # detections up to this one
+        running = 0
         for d in range(len(image)):
             weights[d] = counts[b, image[d]]
-            drawn += weights[d]
+            running += weights[d]
+            drawn[d] = running
         total = 0.0
-        for t in range(len(hit)):
-            total += _area(weights, hit[t], drawn, needed, eps)
-        values[b] = total / (len(hit) * len(recalls))
+        start = 0
+        for end in ends:
+            total += _area(weights, drawn, hits[start:end], needed, eps)
+            start = end
+        values[b] = total / (len(ends) * len(recalls))
     return values
 
 
@@ -118,27 +126,26 @@ def _needed(recalls: Array, positives: int) -> Array:
 
 
 @njit(cache=True, nogil=True)
-def _area(weights: Array, hit: Array, drawn: int, needed: Array, eps: float) -> float:
+def _area(weights: Array, drawn: Array, hits: Array, needed: Array, eps: float) -> float:
     """Sum over the recalls of the best precision at that recall or beyond.
 
     Runs from the worst score to the best, so that the best precision beyond is at hand. Precision rises only at hits,
-    and within the copies of one hit, so only a hit's last copy can be the best.
+    and within the copies of one hit, so only a hit's last copy can be the best. A hit that was not drawn repeats the
+    precision of the detection drawn before it, which changes nothing: leaving it in saves an unpredictable branch.
     """
-    hits = 0
-    for d in range(len(weights)):
-        if hit[d]:
-            hits += weights[d]
+    found = 0
+    for d in hits:
+        found += weights[d]
     k = len(needed) - 1
-    while k >= 0 and needed[k] > hits:  # never reached: precision 0
+    while k >= 0 and needed[k] > found:  # never reached: precision 0
         k -= 1
     best = 0.0
     total = 0.0
-    for d in range(len(weights) - 1, -1, -1):
-        if hit[d] and weights[d] > 0:
-            best = max(best, hits / (drawn + eps))
-            hits -= weights[d]
-            while k >= 0 and needed[k] > hits:
-                total += best
-                k -= 1
-        drawn -= weights[d]
+    for i in range(len(hits) - 1, -1, -1):
+        d = hits[i]
+        best = max(best, found / (drawn[d] + eps))
+        found -= weights[d]
+        while k >= 0 and needed[k] > found:
+            total += best
+            k -= 1
     return total + best * (k + 1)

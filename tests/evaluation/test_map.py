@@ -60,7 +60,7 @@ def pages(seed, images=25, classes=1, ties=False):
         label = generator.integers(1, classes + 1, (len(truth), 1))
         copies = np.repeat(np.arange(len(truth)), generator.integers(0, 3, len(truth)))
         near = truth[copies] + generator.normal(0, 3, (len(copies), 4))
-        elsewhere = generator.uniform(0, 150, (generator.integers(0, 4), 4)) + [0, 0, 150, 150]
+        elsewhere = generator.uniform(0, 150, (generator.integers(0, 4), 4)) + np.array([0, 0, 150, 150])
         boxes = np.concatenate([near, elsewhere])
         boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)  # COCOeval leaves boxes of negative area out
         named = np.concatenate([label[copies], generator.integers(1, classes + 1, (len(elsewhere), 1))])
