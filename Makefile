@@ -27,7 +27,7 @@ clean:
 # The stamp is newer than what decides the environment, so a second run installs nothing and needs no network.
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[test]'
 	touch $@
 
 .PHONY: run test lint bench clean
