@@ -1,1 +1,7 @@
-"""TODO"""
+"""Scenarios: variants that passed the gate, put through MLPerf LoadGen."""
+
+from quantbench.scenarios.admission import require_passing
+from quantbench.scenarios.rounds import ROUNDS, SCENARIOS
+from quantbench.scenarios.run import Run, run
+
+__all__ = ["ROUNDS", "SCENARIOS", "Run", "require_passing", "run"]

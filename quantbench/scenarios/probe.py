@@ -1,0 +1,74 @@
+"""A quick look at how fast a variant is, for the rates and batch sizes that LoadGen wants to know beforehand."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from quantbench.graphs.executor import Executor
+from quantbench.tasks.base import Task
+
+__all__ = ["Speed", "probe"]
+
+Array = NDArray[Any]
+
+BATCHES = (1, 2, 4, 8, 16, 32)
+WORTHWHILE = 1.03
+"""A larger batch has to bring this much more throughput: it costs memory and latency."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds from samples in memory to predictions, by batch size: the best of a few runs."""
+
+    seconds: dict[int, float]
+
+    @property
+    def single(self) -> float:
+        return self.seconds[1]
+
+    def batch(self, *, within: float = math.inf, largest: int | None = None) -> int:
+        """The smallest batch whose throughput is nearly the highest.
+
+        Args:
+            within, largest: only batches of at most so many seconds, and so many samples, count. 1 always does.
+        """
+        best = 1
+        for size, seconds in self.seconds.items():
+            allowed = seconds <= within and (largest is None or size <= largest)
+            if allowed and size / seconds > WORTHWHILE * best / self.seconds[best]:
+                best = size
+        return best
+
+    def throughput(self, batch: int) -> float:
+        """Samples a second at a measured batch size."""
+        return batch / self.seconds[batch]
+
+
+def probe(executor: Executor, task: Task, inputs: Sequence[Array], budget: float = 1.0) -> Speed:
+    """Time batches of growing size, for about `budget` seconds (longer where one run of one sample takes longer)."""
+    inputs = sorted(inputs, key=lambda sample: sample.shape)
+    end = time.perf_counter() + budget
+    seconds: dict[int, float] = {}
+    for size in BATCHES:
+        batch = [inputs[k % len(inputs)] for k in range(size)]
+        first = _seconds(executor, task, batch)  # includes what the runtime allocates for a new shape
+        share = min(end, time.perf_counter() + budget / len(BATCHES))
+        timed: list[float] = []
+        while len(timed) < 10 and time.perf_counter() < share:
+            timed.append(_seconds(executor, task, batch))
+        seconds[size] = min(timed, default=first)
+        if time.perf_counter() + 2 * seconds[size] > end:
+            break
+    return Speed(seconds)
+
+
+def _seconds(executor: Executor, task: Task, batch: Sequence[Array]) -> float:
+    start = time.perf_counter()
+    task.predictions(task.infer(executor, task.feeds(executor, batch)))
+    return time.perf_counter() - start
