@@ -10,12 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantbench.numerics.formats import Format
-from quantbench.numerics.kernel import ALL, INFINITY, parameters, random_bits, round_bits, unpack
+from quantbench.numerics.kernel import (
+    DIRECTED,
+    INFINITY,
+    NEAREST,
+    RANDOM,
+    SYMMETRIC,
+    parameters,
+    random_bits,
+    round_bits,
+    unpack,
+)
 
-__all__ = ["BlockRule", "block_rule", "largest_finite", "round_block_rows", "round_block_rows_stochastic"]
+__all__ = ["BlockRule", "block_rule", "largest_finite", "round_block_rows"]
 
 u32 = np.uint32
 i32 = np.int32
+u64 = np.uint64
 f32 = np.float32
 
 
@@ -59,71 +70,79 @@ def largest_finite(values: Any) -> Any:
 
 @numba.njit(cache=True, nogil=True)
 def round_block_rows(
-    rows: Any, element_row: Any, scale_row: Any, size: int, exponent: int, element_max: float, tensor_scale: float
-) -> None:
-    """Round float32 `rows` (n, length) in place, each row in blocks of `size` (the last one may be shorter).
-
-    `tensor_scale` 0 means scales that are powers of two (MX). A block with a NaN or an infinity becomes NaN: only the
-    shared scale of such a block can say so where the elements have no NaN.
-    """
-    element, scale_scalars = unpack(element_row), unpack(scale_row)
-    for row in range(rows.shape[0]):
-        for start in range(0, rows.shape[1], size):
-            block = rows[row, start : min(start + size, rows.shape[1])]
-            scale = _scale(block, scale_scalars, exponent, element_max, tensor_scale)
-            divisor = scale if scale != f32(0) else f32(1)
-            for i in range(block.size):
-                rounded = round_bits(_scaled(block[i], divisor), u32(ALL), False, element)
-                block[i] = f32(u32(rounded).view(np.float32) * scale)
-
-
-@numba.njit(cache=True, nogil=True)
-def round_block_rows_stochastic(
-    rows: Any,
+    values: Any,
+    length: int,
     element_row: Any,
     scale_row: Any,
     size: int,
     exponent: int,
     element_max: float,
     tensor_scale: float,
-    first: Any,
-    key: Any,
-    other_key: Any,
+    random: Any,
 ) -> None:
-    """`round_block_rows` with elements rounded at random; the first value has the number `first` in the stream."""
-    element, scale_scalars = unpack(element_row), unpack(scale_row)
-    for row in range(rows.shape[0]):
-        for start in range(0, rows.shape[1], size):
-            block = rows[row, start : min(start + size, rows.shape[1])]
-            scale = _scale(block, scale_scalars, exponent, element_max, tensor_scale)
-            divisor = scale if scale != f32(0) else f32(1)
-            number = u32(first + u32(row * rows.shape[1] + start))
-            for i in range(block.size):
-                random = random_bits(u32(number + u32(i)), key, other_key)
-                rounded = round_bits(_scaled(block[i], divisor), random, True, element)
-                block[i] = f32(u32(rounded).view(np.float32) * scale)
+    """Round the rows of `length` values that the flat float32 `values` consist of, each in blocks of `size`.
+
+    The last block of a row may be shorter. `tensor_scale` 0 means scales that are powers of two (MX). A block with a
+    NaN or an infinity becomes NaN: only the shared scale can say so where the elements have no NaN. `random`: for
+    stochastic rounding the number of the first value in the stream, and the stream's two keys (uint32).
+    """
+    rule = (unpack(element_row), unpack(scale_row), exponent, f32(element_max), f32(tensor_scale), random)
+    # a size that the compiler knows makes one block a handful of vector instructions without a loop
+    for start in range(0, values.size, length):
+        length = min(length, values.size - start)
+        whole = length - length % size
+        if element_row[0] == NEAREST and size == 32:
+            for block in range(start, start + whole, 32):
+                _round_block(values, block, 32, NEAREST, rule)
+        elif element_row[0] == NEAREST and size == 16:
+            for block in range(start, start + whole, 16):
+                _round_block(values, block, 16, NEAREST, rule)
+        elif element_row[0] == DIRECTED:
+            for block in range(start, start + whole, size):
+                _round_block(values, block, size, DIRECTED, rule)
+        elif element_row[0] == RANDOM and size == 32:
+            for block in range(start, start + whole, 32):
+                _round_block(values, block, 32, RANDOM, rule)
+        elif element_row[0] == RANDOM and size == 16:
+            for block in range(start, start + whole, 16):
+                _round_block(values, block, 16, RANDOM, rule)
+        if whole < length:
+            _round_block(values, start + whole, length - whole, int(element_row[0]), rule)
 
 
 @numba.njit(inline="always")
-def _scaled(value: Any, divisor: Any) -> Any:
-    """The pattern of value / divisor; a nonzero value keeps at least the smallest magnitude, for up and down."""
-    quotient = u32(f32(value / divisor).view(np.uint32))
-    vanished = u32(quotient << u32(1)) == u32(0) and value != f32(0)
-    return u32(quotient | u32(1)) if vanished else quotient
-
-
-@numba.njit(inline="always")
-def _scale(block: Any, scale_scalars: Any, exponent: int, element_max: float, tensor_scale: float) -> Any:
-    """The scale of one block: float32, NaN when a value is NaN or infinite."""
+def _round_block(values: Any, start: int, size: int, mode: int, rule: Any) -> None:
+    """Round the `size` values from `start` under one scale."""
+    element, scale_scalars, exponent, element_max, tensor_scale, random = rule
+    # unsigned indices: numba spares the test for negative ones
+    first = u64(start)
     largest = u32(0)
-    for i in range(block.size):
-        largest = max(largest, u32(f32(block[i]).view(np.uint32) & u32(0x7FFFFFFF)))
+    for i in range(size):
+        largest = max(largest, u32(f32(values[first + u64(i)]).view(np.uint32) & u32(0x7FFFFFFF)))
+    scale = _scale(largest, scale_scalars, exponent, element_max, tensor_scale)
+    divisor = scale if scale != f32(0) else f32(1)
+    for i in range(size):
+        value = f32(values[first + u64(i)])
+        quotient = u32(f32(value / divisor).view(np.uint32))
+        bits = u32(0)
+        if mode == RANDOM:
+            bits = random_bits(u32(u32(random[0] + u32(start)) + u32(i)), random[1], random[2])
+        elif mode == DIRECTED:  # up and down must still see a nonzero value
+            vanished = u32(quotient << u32(1)) == u32(0) and value != f32(0)
+            quotient = u32(quotient | u32(1)) if vanished else quotient
+        rounded = round_bits(quotient, bits, mode, SYMMETRIC, element)
+        values[first + u64(i)] = f32(u32(rounded).view(np.float32) * scale)
+
+
+@numba.njit(inline="always")
+def _scale(largest: Any, scale_scalars: Any, exponent: int, element_max: Any, tensor_scale: Any) -> Any:
+    """The scale of a block whose largest magnitude has the pattern `largest`: float32, NaN for NaN and infinity."""
     if largest >= u32(INFINITY):
         return f32(np.nan)
-    if tensor_scale == 0.0:  # 2^(floor(log2 largest) - emax), at least 2^-127 (OCP MX 1.0, section 6.3)
+    if tensor_scale == f32(0):  # 2^(floor(log2 largest) - emax), at least 2^-127 (OCP MX 1.0, section 6.3)
         power = i32(i32(largest >> u32(23)) - i32(exponent))
         pattern = u32(u32(power) << u32(23)) if power > 0 else u32(0x00400000)
         return u32(pattern).view(np.float32)
-    wanted = f32(f32(u32(largest).view(np.float32) / f32(element_max)) / f32(tensor_scale))
-    stored = round_bits(f32(wanted).view(np.uint32), u32(ALL), False, scale_scalars)
-    return f32(u32(stored).view(np.float32) * f32(tensor_scale))
+    wanted = f32(f32(u32(largest).view(np.float32) / element_max) / tensor_scale)
+    stored = round_bits(f32(wanted).view(np.uint32), u32(0), NEAREST, SYMMETRIC, scale_scalars)
+    return f32(u32(stored).view(np.float32) * tensor_scale)

@@ -38,15 +38,18 @@ ALL = 0xFFFFFFFF
 INFINITY = 0x7F800000
 NAN = 0x7FC00000
 
-# (shift, keep, flip, tie bit): the addend is ((mask >> shift) & (keep ^ (flip where negative))) + tie, where the tie
-# bit is the last kept bit ("even"), always one, or none
-_MODES: dict[str, tuple[int, int, int, str]] = {
-    "nearest-even": (1, ALL, 0, "even"),
-    "nearest-away": (1, ALL, 0, "one"),
-    "toward-zero": (0, 0, 0, "none"),
-    "up": (0, ALL, ALL, "none"),
-    "down": (0, 0, ALL, "none"),
-    "stochastic": (0, ALL, 0, "none"),
+NEAREST, DIRECTED, RANDOM = 0, 1, 2
+SYMMETRIC, INTEGER, SCALE_ONLY = 0, 1, 2
+
+# how the addend comes about, and two patterns: for NEAREST what joins the last kept bit at a tie (mask, always), for
+# DIRECTED which values grow in magnitude (all, flipped where negative)
+_MODES: dict[str, tuple[int, int, int]] = {
+    "nearest-even": (NEAREST, 1, 0),
+    "nearest-away": (NEAREST, 0, 1),
+    "toward-zero": (DIRECTED, 0, 0),
+    "up": (DIRECTED, ALL, ALL),
+    "down": (DIRECTED, 0, ALL),
+    "stochastic": (RANDOM, 0, 0),
 }
 
 u32 = np.uint32
@@ -62,26 +65,28 @@ def check_rounding(rounding: str) -> None:
 @lru_cache(maxsize=4096)
 def parameters(entry: Format, rounding: str, saturate: bool) -> NDArray[np.uint32]:
     """The kernel's row for one format (float or int), rounding mode and overflow rule. Read-only."""
-    shift, keep, flip, tie = _MODES[rounding]
+    mode, one, other = _MODES[rounding]
     scale_only = not entry.has_zero
-    one_bit = scale_only  # a format of powers of two alone: "even" is the parity of the code, which is the exponent
+    # where all values are powers of two, "even" is the parity of the code, that is of the exponent
+    parity = one if scale_only and mode == NEAREST else 0
     # OCP MX gives formats without infinity and NaN no other overflow than the largest value; the same for integers
+    most, most_negative = _pattern(entry.max), 0 if scale_only else _pattern(-entry.min)
     overflow = 0 if saturate else INFINITY if entry.has_inf else NAN if entry.has_nan else 0
+    shape = SCALE_ONLY if scale_only else SYMMETRIC if entry.min == -entry.max else INTEGER
     row = np.array(
         [
+            mode,
+            shape,
             0 if scale_only else 150 + _exponent(entry.min_subnormal),
             0 if entry.kind == "int" else 23 - entry.mantissa_bits,
-            1 if scale_only else 0,
-            shift,
-            keep,
-            flip,
-            int(tie == "even" and not one_bit),
-            int(tie == "even" and one_bit),
-            int(tie == "one"),
+            scale_only,
+            one if not parity else 0,
+            other,
+            parity,
             _pattern(entry.min_subnormal),
             _pattern(entry.min_subnormal) if scale_only else 0,
-            _pattern(entry.max),
-            0 if scale_only else _pattern(-entry.min),
+            most,
+            most_negative,
             overflow,
             0x80000000 if entry.has_negative_zero else 0,
             0x7FFFFFFE if scale_only else ALL,
@@ -94,12 +99,10 @@ def parameters(entry: Format, rounding: str, saturate: bool) -> NDArray[np.uint3
 
 @numba.njit(inline="always")
 def unpack(row: Any) -> Any:
-    """The row as sixteen scalars, so that the loop keeps them in registers."""
+    """The numbers of a row as scalars, so that a loop keeps them in registers."""
     return (
-        i32(row[0]),
-        i32(row[1]),
-        row[2],
-        row[3],
+        i32(row[2]),  # base: bits to drop are base - exponent where the step is fixed
+        i32(row[3] & u32(31)),  # least number of bits to drop; the compiler uses that it is below 32
         row[4],
         row[5],
         row[6],
@@ -111,77 +114,108 @@ def unpack(row: Any) -> Any:
         row[12],
         row[13],
         row[14],
-        row[15],
     )
 
 
 @numba.njit(inline="always")
-def round_bits(pattern: Any, random: Any, stochastic: bool, scalars: Any) -> Any:
-    """Round one float32 pattern (uint32). `random`: 32 random bits, or all ones for a deterministic mode."""
-    (
-        base,
-        drop_least,
-        low,
-        shift,
-        keep,
-        flip,
-        even,
-        parity,
-        away,
-        smallest,
-        least,
-        most,
-        most_neg,
-        over,
-        nzero,
-        bad,
-    ) = scalars
-    sign = u32(pattern & u32(0x80000000))
-    magnitude = u32(pattern ^ sign)
-    negative = u32(u32(0) - u32(pattern >> u32(31)))
+def round_bits(pattern: Any, random: Any, mode: int, shape: int, scalars: Any) -> Any:
+    """Round one float32 pattern (uint32).
+
+    `mode` and `shape` are constants where this is inlined, so that no format pays for the oddities of another:
+    SYMMETRIC about zero, INTEGER (the most negative value differs from the largest) or SCALE_ONLY (powers of two
+    without sign and zero). `random`: 32 random bits for mode RANDOM.
+    """
+    base, drop_least, low, one, other, parity, smallest, least, most, most_negative, overflow, kept_sign, bad = scalars
+    magnitude = u32(pattern & u32(0x7FFFFFFF))
+    negative = u32(i32(pattern) >> i32(31))
     exponent = u32(magnitude >> u32(23))
     step = max(exponent, u32(1))
-    high = u32(u32(step - u32(1)) << u32(23))
+    high = u32(u32(step << u32(23)) - u32(0x00800000))
     significand = u32(magnitude - high)
 
-    wanted = max(i32(base - i32(step)), i32(drop_least - i32(exponent < low)))
-    drop = u32(min(wanted, i32(31)))
-    if stochastic:  # far below the smallest step: the chance to round up is kept to 31 bits
-        significand = u32(significand >> u32(min(i32(wanted - i32(drop)), i32(31))))
+    # below the step by 25 bits and more, nearest is zero; by 24 and more, the other modes choose zero or the smallest
+    wanted = max(i32(base - i32(step)), drop_least)
+    if shape == SCALE_ONLY:
+        wanted = i32(wanted - i32(exponent < low))
+    drop = u32(min(wanted, i32(25 if mode == NEAREST else 24 if mode == DIRECTED else 31)))
     mask = u32(u32(u32(1) << drop) - u32(1))
-    keep = u32(keep ^ u32(negative & flip))
-    tie = u32(u32(u32(u32(significand >> drop) & even) | u32(exponent & parity)) | away)
-    addend = u32(u32(u32(mask >> shift) & u32(keep & random)) + u32(tie & mask))
+    growing = u32(ALL)
+    if mode == NEAREST:
+        tie = u32(u32(u32(significand >> drop) & one) | other)
+        if shape == SCALE_ONLY:
+            tie = u32(tie | u32(exponent & parity))
+        addend = u32(u32(mask >> u32(1)) + u32(tie & mask))
+    elif mode == DIRECTED:
+        growing = u32(one ^ u32(negative & other))
+        addend = u32(mask & growing)
+    else:  # far below the smallest step, the chance to become it is kept to 31 bits
+        significand = u32(significand >> min(u32(u32(wanted) - drop), u32(31)))
+        addend = u32(mask & random)
     kept = u32(u32(significand + addend) & u32(~mask))
-
-    rounded = smallest if drop > u32(24) else u32(high + kept)
+    rounded = u32(high + kept)
+    if mode == DIRECTED:
+        rounded = max(rounded, smallest)
+    elif mode == RANDOM:
+        rounded = smallest if drop > u32(24) else rounded
     rounded = rounded if kept != u32(0) else u32(0)
-    rounded = max(rounded, least)
 
-    limit = most_neg if sign != u32(0) else most
-    keep = u32(ALL) if magnitude >= u32(INFINITY) else keep
-    rounded = max(limit, u32(over & keep)) if rounded > limit else rounded
+    limit = most
+    if shape == INTEGER:
+        limit = most_negative if negative != u32(0) else most
+    elif shape == SCALE_ONLY:
+        rounded = max(rounded, least)
+    if mode == DIRECTED:
+        growing = u32(ALL) if magnitude >= u32(INFINITY) else growing
+    rounded = max(limit, u32(overflow & growing)) if rounded > limit else rounded
     rounded = magnitude if magnitude > u32(INFINITY) else rounded
-    rounded = u32(NAN) if u32(pattern - u32(1)) > bad else rounded
-    sign = sign if rounded != u32(0) else u32(sign & nzero)
-    return u32(rounded | sign)
+    if shape == SCALE_ONLY:
+        rounded = u32(NAN) if u32(pattern - u32(1)) > bad else rounded
+    # a nonzero value keeps its sign, zero where there is a negative zero
+    sign = u32(u32(u32(u32(0) - rounded) | kept_sign) & pattern)
+    return u32(rounded | u32(sign & u32(0x80000000)))
 
 
 @numba.njit(cache=True, nogil=True)
 def round_run(patterns: Any, row: Any) -> None:
-    """Round a contiguous run of float32 patterns in place."""
+    """Round a contiguous run of float32 patterns in place, by any mode but stochastic."""
+    if row[0] == NEAREST and row[1] == SYMMETRIC:
+        _run(patterns, row, NEAREST, SYMMETRIC)
+    elif row[0] == NEAREST and row[1] == INTEGER:
+        _run(patterns, row, NEAREST, INTEGER)
+    elif row[0] == NEAREST:
+        _run(patterns, row, NEAREST, SCALE_ONLY)
+    elif row[1] == SYMMETRIC:
+        _run(patterns, row, DIRECTED, SYMMETRIC)
+    elif row[1] == INTEGER:
+        _run(patterns, row, DIRECTED, INTEGER)
+    else:
+        _run(patterns, row, DIRECTED, SCALE_ONLY)
+
+
+@numba.njit(inline="always")
+def _run(patterns: Any, row: Any, mode: int, shape: int) -> None:
     scalars = unpack(row)
     for i in range(patterns.size):
-        patterns[i] = round_bits(patterns[i], u32(ALL), False, scalars)
+        patterns[i] = round_bits(patterns[i], u32(0), mode, shape, scalars)
 
 
 @numba.njit(cache=True, nogil=True)
 def round_run_stochastic(patterns: Any, row: Any, first: Any, key: Any, other_key: Any) -> None:
     """Round a contiguous run in place at random. Element i uses number `first + i` (32 bits) of the keys' stream."""
+    if row[1] == SYMMETRIC:
+        _run_stochastic(patterns, row, first, key, other_key, SYMMETRIC)
+    elif row[1] == INTEGER:
+        _run_stochastic(patterns, row, first, key, other_key, INTEGER)
+    else:
+        _run_stochastic(patterns, row, first, key, other_key, SCALE_ONLY)
+
+
+@numba.njit(inline="always")
+def _run_stochastic(patterns: Any, row: Any, first: Any, key: Any, other_key: Any, shape: int) -> None:
     scalars = unpack(row)
     for i in range(patterns.size):
         random = random_bits(u32(first + u32(i)), key, other_key)
-        patterns[i] = round_bits(patterns[i], random, True, scalars)
+        patterns[i] = round_bits(patterns[i], random, RANDOM, shape, scalars)
 
 
 @numba.njit(inline="always")

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quantbench.errors import InputError
-from quantbench.numerics.blocks import block_rule, largest_finite, round_block_rows, round_block_rows_stochastic
+from quantbench.numerics.blocks import block_rule, largest_finite, round_block_rows
 from quantbench.numerics.formats import Format, get_format
 from quantbench.numerics.kernel import Rounding, check_rounding, parameters, round_run, round_run_stochastic
 
 __all__ = ["Rounding", "round_inplace", "round_to"]
 
 Values = NDArray[np.float32]
+Stream = tuple[np.uint32, np.uint32, np.uint32]
 
 PARALLEL_FROM = 1 << 19
 """Values from which a second thread pays for its start (some 50 microseconds)."""
 CHUNK = 1 << 16
-"""Threads share the work in multiples of this many values."""
+"""Threads share the work in multiples of about this many values."""
+_NO_STREAM: Stream = (np.uint32(0), np.uint32(0), np.uint32(0))
 
 
 def round_to(
@@ -135,8 +136,8 @@ def _stochastic(
     """The flat array at random; element i uses number i of the stream."""
 
     def piece(first: int, last: int) -> None:
-        for start, stop, number, key, other in _streams(first, last, keys):
-            round_run_stochastic(patterns[start:stop], row, number, key, other)
+        for start, stop, stream in _streams(first, last, keys, CHUNK):
+            round_run_stochastic(patterns[start:stop], row, *stream)
 
     _share(patterns.size, CHUNK, threads, piece)
 
@@ -153,22 +154,19 @@ def _round_blocks(
     length = moved.shape[-1]
     rule = block_rule(entry, rounding)
     # whole blocks follow each other in memory: then any split into rows is the same, and one block a row splits best
-    rows = moved.reshape(-1, rule.block_size if length % rule.block_size == 0 else length)
-    tensor_scale = _tensor_scale(moved, entry, threads)
+    width = CHUNK if length % rule.block_size == 0 and CHUNK % rule.block_size == 0 else length
+    chunk = width * max(1, CHUNK // width)
+    flat = moved.reshape(-1)
+    tensor_scale = _tensor_scale(flat, entry, threads)
     common = (rule.element_row, rule.scale_row, rule.block_size, rule.element_exponent, rule.element_max, tensor_scale)
 
     def piece(first: int, last: int) -> None:
-        if keys is None:
-            round_block_rows(rows[first:last], *common)
-            return
-        width = rows.shape[1]
-        for row in range(first, last, max(1, CHUNK // width)):
-            stop = min(row + max(1, CHUNK // width), last)
-            number, key, other = _stream_at(row * width, keys)
-            round_block_rows_stochastic(rows[row:stop], *common, number, key, other)
+        runs = _streams(first, last, keys, chunk) if keys is not None else ((first, last, _NO_STREAM),)
+        for start, stop, stream in runs:
+            round_block_rows(flat[start:stop], min(width, stop - start), *common, stream)
 
-    _share(rows.shape[0], max(1, CHUNK // rows.shape[1]), threads if values.size >= PARALLEL_FROM else 1, piece)
-    if moved.base is not values and not np.shares_memory(moved, values):
+    _share(flat.size, chunk, threads, piece)
+    if not np.may_share_memory(moved, values):
         np.copyto(np.moveaxis(values, axis, -1), moved)
 
 
@@ -190,24 +188,24 @@ def _keys(seed: int) -> tuple[int, int]:
     return int(key), int(other)
 
 
-def _stream_at(number: int, keys: tuple[int, int]) -> tuple[np.uint32, np.uint32, np.uint32]:
-    """Where number `number` stands: low 32 bits, and the keys (the high bits pick another stream)."""
-    high = number >> 32
-    return np.uint32(number & 0xFFFFFFFF), np.uint32(keys[0]), np.uint32((keys[1] + high * 0x9E3779B9) & 0xFFFFFFFF)
+def _streams(first: int, last: int, keys: tuple[int, int], chunk: int) -> Iterator[tuple[int, int, Stream]]:
+    """Cut first..last where the 32-bit number of a value starts anew, with other keys: at whole chunks below 2^32.
 
-
-def _streams(
-    first: int, last: int, keys: tuple[int, int]
-) -> Sequence[tuple[int, int, np.uint32, np.uint32, np.uint32]]:
-    """Cut first..last where the low 32 bits of the number start anew."""
-    cuts = [first, *range(((first >> 32) + 1) << 32, last, 1 << 32), last]
-    return [(start, stop, *_stream_at(start, keys)) for start, stop in pairwise(cuts)]
+    Yields the ends of each run and its stream: the number of its first value, and the two keys.
+    """
+    segment = max(1, 2**32 // chunk) * chunk
+    while first < last:
+        turn, number = divmod(first, segment)
+        stop = min(last, (turn + 1) * segment)
+        other = (keys[1] + turn * 0x9E3779B9) & 0xFFFFFFFF
+        yield first, stop, (np.uint32(number), np.uint32(keys[0]), np.uint32(other))
+        first = stop
 
 
 def _share(size: int, chunk: int, threads: int | None, work: Callable[[int, int], Any]) -> None:
     """Call work(first, last) over 0..size, one run of whole chunks a thread; the caller's thread takes the first."""
     if threads is None:
-        threads = _cores() if size >= PARALLEL_FROM or chunk < CHUNK else 1
+        threads = _cores() if size >= PARALLEL_FROM else 1
     workers = max(1, min(threads, math.ceil(size / chunk)))
     if workers == 1:
         work(0, size)
