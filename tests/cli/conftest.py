@@ -78,16 +78,35 @@ def make_tiny(folder: Path) -> Path:
     """Write tiny.onnx, tiny.npz and tiny.toml: 3×8×8 images, five classes, labels as the FP32 model has them."""
     model = tiny_model()
     onnx.save(model, folder / "tiny.onnx")
-    x = np.random.default_rng(1).normal(size=(80, 3, 8, 8)).astype(np.float32)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    y = session.run(None, {"image": x})[0].argmax(1)
+    x = images(80)
+    y = logits(model, x).argmax(1)
+    assert np.bincount(y, minlength=5).min() >= 5, "every class occurs, so the scores mean something"
     np.savez(folder / "tiny.npz", x=x, y=y)
     (folder / "tiny.toml").write_text(REFERENCE)
     return folder / "tiny.toml"
 
 
+def images(count: int) -> np.ndarray:
+    """Noise in tints of its own for each image."""
+    rng = np.random.default_rng(1)
+    return (rng.normal(size=(count, 3, 8, 8)) + rng.normal(size=(count, 3, 1, 1))).astype(np.float32)
+
+
+def logits(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
+    """What plain ONNX Runtime makes of images."""
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"image": x})[0]
+
+
 def tiny_model() -> onnx.ModelProto:
-    """Conv, Relu, GlobalAveragePool, Flatten, Gemm."""
+    """Conv, Relu, GlobalAveragePool, Flatten, Gemm; the last bias makes the five classes about equally frequent."""
+    model = _unbalanced()
+    bias = -logits(model, images(80)).mean(0)
+    model.graph.initializer[3].CopyFrom(numpy_helper.from_array(bias, "b2"))
+    return model
+
+
+def _unbalanced() -> onnx.ModelProto:
     rng = np.random.default_rng(0)
 
     def weight(name: str, *shape: int) -> TensorProto:
@@ -105,7 +124,12 @@ def tiny_model() -> onnx.ModelProto:
         "tiny",
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, 8, 8])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 5])],
-        [weight("w1", 16, 3, 3, 3), weight("b1", 16), weight("w2", 16, 5), weight("b2", 5)],
+        [
+            weight("w1", 16, 3, 3, 3),
+            weight("b1", 16),
+            weight("w2", 16, 5),
+            numpy_helper.from_array(np.zeros(5, np.float32), "b2"),
+        ],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
