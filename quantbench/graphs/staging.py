@@ -1,0 +1,189 @@
+"""Running a graph in stages, with a tap on tensors between them: emulation and observation at almost no cost.
+
+Each stage is an ONNX Runtime session over a piece of the optimised graph (`graphs.stages`). Two settings make dozens of
+sessions cheap: their threads do not spin while another stage runs, and all draw on one arena, so that memory goes from
+stage to stage instead of each keeping its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from quantbench.errors import InputError
+from quantbench.graphs.executor import TensorSpec, session_options
+from quantbench.graphs.stages import Cut, Layout, Stage, cut
+from quantbench.numerics import Format
+
+__all__ = ["StagedExecutor", "StagedSession", "Tap", "rounding_taps"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Tap:
+    """What touches a tensor between two stages.
+
+    Attributes:
+        visit: called with a C-contiguous float32 array as soon as the tensor is complete, before anything reads it. It
+            may change the values in place. Called from every thread that runs the executor.
+        layout: `any` for what treats values alike: the array may be in the blocked layout of ONNX Runtime, with its
+            last channels padding (free of meaning, harmless to change). `values` for counting: exactly the tensor's
+            values in any order; changes may be lost. `plain` for what needs the tensor in its own shape, at the cost
+            of reordering it.
+    """
+
+    visit: Callable[[NDArray[np.float32]], object]
+    layout: Layout = "any"
+
+
+def rounding_taps(formats: Mapping[str, Format], threads: int | None = None) -> dict[str, Tap]:
+    """Taps that round each tensor to its format, to nearest even, on at most `threads` threads."""
+    from quantbench.numerics import round_inplace  # compiles: only where it is used
+
+    return {name: Tap(partial(round_inplace, format=fmt, threads=threads)) for name, fmt in formats.items()}
+
+
+class StagedExecutor:
+    """An executor whose graphs run in stages with taps between them.
+
+    Args:
+        models: graph name to a float32 graph, as `prepare` or `strip_rounding` gives it.
+        taps: graph name to tensor name to what touches that tensor. A graph may have none.
+        threads: intra-op threads of a stage; None takes the cores, at most 16 (every stage has its own).
+
+    Raises:
+        InputError: a tensor is not in its graph, or ONNX Runtime cannot load a graph.
+    """
+
+    def __init__(
+        self, models: Mapping[str, ir.Model], taps: Mapping[str, Mapping[str, Tap]], threads: int | None = None
+    ) -> None:
+        self._sessions = {name: StagedSession(model, taps.get(name, {}), threads) for name, model in models.items()}
+
+    @property
+    def execution(self) -> str:
+        return "emulated"
+
+    def inputs(self, graph: str = "model") -> Sequence[TensorSpec]:
+        return self._sessions[graph].inputs
+
+    def outputs(self, graph: str = "model") -> Sequence[TensorSpec]:
+        return self._sessions[graph].outputs
+
+    def run(self, feeds: Mapping[str, Array], graph: str = "model") -> Sequence[Array]:
+        return self._sessions[graph].run(feeds)
+
+
+class StagedSession:
+    """One graph in stages. The parameters are those of `StagedExecutor`, for a single graph."""
+
+    def __init__(self, model: ir.Model, taps: Mapping[str, Tap], threads: int | None = None) -> None:
+        pieces = cut(model, {name: tap.layout for name, tap in taps.items()})
+        self.inputs: tuple[TensorSpec, ...] = pieces.inputs
+        self.outputs: tuple[TensorSpec, ...] = pieces.outputs
+        self._taps = {tensor: [taps[name].visit for name in names] for tensor, names in pieces.touched.items()}
+        self._constants = {name: onnx.numpy_helper.to_array(tensor) for name, tensor in pieces.constants.items()}
+        self._shared = _shared_weights(pieces)
+        self._steps = _open(pieces, self._shared, threads)
+
+    @property
+    def stages(self) -> int:
+        """How many pieces the graph was cut into."""
+        return len(self._steps)
+
+    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
+        """Every output of the graph, in its order. The arrays of `feeds` are never written to. Safe from threads.
+
+        Raises:
+            InputError: an input is missing.
+        """
+        arrays: dict[str, Array] = {}  # own what the first stages read
+        for spec in self.inputs:
+            if spec.name not in feeds:
+                raise InputError(
+                    f"input {spec.name!r} is not fed; the graph takes {', '.join(s.name for s in self.inputs)}"
+                )
+            array = np.ascontiguousarray(feeds[spec.name])
+            if spec.name in self._taps:
+                array = array.copy()
+                self._touch(spec.name, array)
+            arrays[spec.name] = array
+        values = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
+        for stage, session in self._steps:
+            feed = {name: values[name] for name in stage.inputs}
+            results = session.run_with_ort_values(stage.outputs, feed)
+            for name, result in zip(stage.outputs, results, strict=True):
+                values[name] = result
+                if name in self._taps:
+                    self._touch(name, result.numpy())
+            for name in stage.released:
+                del values[name]
+            del feed, results
+        return [
+            self._constants[spec.name] if spec.name in self._constants else values[spec.name].numpy()
+            for spec in self.outputs
+        ]
+
+    def _touch(self, name: str, array: Array) -> None:
+        for visit in self._taps[name]:
+            visit(array)
+
+
+def _shared_weights(pieces: Cut) -> dict[str, tuple[ort.OrtValue, Array]]:
+    """The weights that several stages use, once. An OrtValue does not keep the array alive whose memory it lends."""
+    tensors = {tensor.name: tensor for stage in pieces.stages for tensor in stage.model.graph.initializer}
+    arrays = {name: onnx.numpy_helper.to_array(tensors[name]).copy() for name in sorted(pieces.shared)}
+    return {name: (ort.OrtValue.ortvalue_from_numpy(array), array) for name, array in arrays.items()}
+
+
+def _open(
+    pieces: Cut, shared: Mapping[str, tuple[ort.OrtValue, Array]], threads: int | None
+) -> list[tuple[Stage, ort.InferenceSession]]:
+    """A session for each stage."""
+    _share_arena()
+    types: dict[str, int] = {}
+    steps = []
+    for stage in pieces.stages:
+        options = _options(threads)
+        for tensor in stage.model.graph.initializer:
+            if tensor.name in shared:
+                options.add_initializer(tensor.name, shared[tensor.name][0])
+        for value in stage.model.graph.input:
+            if not value.HasField("type"):
+                value.type.tensor_type.elem_type = types[value.name]
+        session = ort.InferenceSession(stage.model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        for argument in session.get_outputs():
+            types[argument.name] = _element_type(argument)
+        steps.append((stage, session))
+    return steps
+
+
+def _options(threads: int | None) -> ort.SessionOptions:
+    options = session_options(min(os.cpu_count() or 1, 16) if threads is None else threads)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is optimised already
+    options.enable_mem_pattern = False
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    return options
+
+
+@lru_cache(maxsize=1)
+def _share_arena() -> None:
+    """Register, once a process, the arena that the sessions of all stages draw on."""
+    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(memory, None)
+
+
+def _element_type(argument: ort.NodeArg) -> int:
+    """The number in onnx.TensorProto of an ONNX Runtime type such as tensor(float)."""
+    return int(onnx.TensorProto.DataType.Value(argument.type.removeprefix("tensor(").removesuffix(")").upper()))
