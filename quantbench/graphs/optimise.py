@@ -1,0 +1,177 @@
+"""The graph as ONNX Runtime optimises it, with chosen tensors kept: complete, and the only way past them.
+
+Naming a tensor as a graph output keeps it, but not every fusion then reads it: MatMul scales by what an earlier Mul
+computed, say, and the Mul's output is computed for nobody. A value changed there would have no effect. So the optimised
+graph is compared with the original, and where such a bypass shows, the graph is optimised again with the tensor cut
+apart: its readers read an input of the graph, which no fusion sees behind.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+
+from quantbench.errors import InputError
+from quantbench.graphs.executor import TensorSpec, session_options, tensor_specs
+
+__all__ = ["NCHWC", "Optimised", "optimise", "reads"]
+
+NCHWC = "com.microsoft.nchwc"
+"""Domain of the operators in ONNX Runtime's blocked layout: channels in blocks of 8 or 16, the last one padded."""
+
+_APART = "/apart"
+
+
+@dataclass(frozen=True)
+class Optimised:
+    """An optimised graph.
+
+    Attributes:
+        model: nodes in topological order; may hold operators of `NCHWC`. The kept tensors are outputs of it, too.
+        apart: kept tensors that were cut apart; all their readers read them by their own name.
+        inputs, outputs: of the graph that was given.
+    """
+
+    model: onnx.ModelProto
+    apart: frozenset[str]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+def optimise(model: ir.Model, kept: Collection[str]) -> Optimised:
+    """Optimise a graph as a session with default options does, keeping the tensors of `kept`.
+
+    Raises:
+        InputError: the graph neither takes nor computes one of them, or ONNX Runtime cannot load the graph.
+    """
+    apart: set[str] = set()
+    while True:
+        exposed = _expose(model, kept, apart)
+        before = ir.to_proto(exposed)
+        after, inputs, outputs = _optimised(before)
+        _join(after, apart)
+        _join(before, apart)
+        wanted = _sources(before, {name: {name} for name in kept})
+        got = _sources(after, _behind(after, kept))
+        bypassed = {source for name in kept if wanted[name] != got[name] for source in wanted[name]} & set(kept)
+        computed = {name for node in before.graph.node for name in node.output}
+        if bypassed & computed <= apart:
+            own = len(model.graph.inputs), len(model.graph.outputs)
+            return Optimised(after, frozenset(apart), inputs[: own[0]], outputs[: own[1]])
+        apart |= bypassed & computed
+        print("APART", apart, [(n, wanted[n] ^ got[n]) for n in kept if wanted[n] != got[n]][:3])
+
+
+def reads(node: onnx.NodeProto) -> Iterator[str]:
+    """What a node reads: its inputs, and what its bodies (If, Loop, Scan) take from outside."""
+    yield from (name for name in node.input if name)
+    for body in _bodies(node):
+        inner = {value.name for value in (*body.input, *body.initializer)}
+        for inside in body.node:
+            yield from (name for name in reads(inside) if name not in inner)
+            inner.update(inside.output)
+        yield from (value.name for value in body.output if value.name not in inner)
+
+
+def _expose(model: ir.Model, kept: Collection[str], apart: Collection[str]) -> ir.Model:
+    """A copy with `kept` among the outputs, and the readers of `apart` reading inputs of that name with a suffix."""
+    copy = model.clone()
+    graph = copy.graph
+    present = {value.name for value in (*graph.inputs, *graph.outputs)}
+    values = {value.name: value for node in graph for value in node.outputs}
+    for name in kept:
+        if name not in present and name not in values:
+            raise InputError(f"the graph computes no tensor {name!r} that could be touched while it runs")
+        if name not in present:
+            graph.outputs.append(values[name])
+        if name in apart:
+            source = ir.Value(name=name + _APART, shape=values[name].shape, type=values[name].type)
+            for node, index in values[name].uses():
+                node.replace_input_with(index, source)
+            graph.inputs.append(source)
+    return copy
+
+
+def _optimised(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    with tempfile.TemporaryDirectory(prefix="quantbench-") as folder:
+        path = Path(folder) / "optimised.onnx"
+        options = session_options(threads=1)
+        options.optimized_model_filepath = str(path)
+        try:
+            session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's own exceptions share no base class
+            raise InputError(f"ONNX Runtime cannot open the graph: {str(error).strip().splitlines()[0]}") from error
+        specs = tensor_specs(session.get_inputs()), tensor_specs(session.get_outputs())
+        del session
+        return onnx.load(path), *specs
+
+
+def _join(model: onnx.ModelProto, apart: Collection[str]) -> None:
+    """Let the readers of the inputs that stand for `apart` read the tensors themselves, in topological order."""
+    names = {name + _APART: name for name in apart}
+    _rename(model.graph.node, names)
+    inputs = [value for value in model.graph.input if value.name not in names]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    waiting = list(model.graph.node)
+    pending = {name for node in waiting for name in node.output}
+    ordered: list[onnx.NodeProto] = []
+    while waiting:
+        later = []
+        for node in waiting:
+            if pending.isdisjoint(reads(node)):
+                ordered.append(node)
+                pending.difference_update(node.output)
+            else:
+                later.append(node)
+        waiting = later
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
+    del model.graph.node[:]
+    model.graph.node.extend(copies)
+
+
+def _rename(nodes: Collection[onnx.NodeProto], names: Mapping[str, str]) -> None:
+    for node in nodes:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        for body in _bodies(node):
+            _rename(body.node, names)
+            for value in body.output:
+                value.name = names.get(value.name, value.name)
+
+
+def _behind(model: onnx.ModelProto, kept: Collection[str]) -> dict[str, set[str]]:
+    """For each tensor that carries a kept one, the kept one: itself, or the blocked tensor it is reordered from."""
+    carried = {name: {name} for name in kept}
+    for node in model.graph.node:
+        if (node.domain, node.op_type) == (NCHWC, "ReorderOutput") and node.output[0] in carried:
+            carried.setdefault(node.input[0], set()).add(node.output[0])
+    return carried
+
+
+def _sources(model: onnx.ModelProto, carried: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """For each tensor, the nearest kept tensors and graph inputs whose values it is computed from."""
+    sources: dict[str, set[str]] = {value.name: set() for value in model.graph.input}
+    seen = {value.name: carried.get(value.name, {value.name}) for value in model.graph.input}
+    for node in model.graph.node:
+        values = () if node.op_type in ("Shape", "Size") else reads(node)
+        own = set().union(*(seen.get(name, set()) for name in values))
+        if (node.domain, node.op_type) == (NCHWC, "ReorderOutput") and node.output[0] in carried:
+            own = sources.get(node.input[0], set())
+        for name in node.output:
+            sources[name] = own
+            seen[name] = carried.get(name, own)
+    return sources
+
+
+def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield attribute.g
+        elif attribute.type == onnx.AttributeProto.GRAPHS:
+            yield from attribute.graphs
