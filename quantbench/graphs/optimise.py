@@ -52,20 +52,15 @@ def optimise(model: ir.Model, kept: Collection[str]) -> Optimised:
     """
     apart: set[str] = set()
     while True:
-        exposed = _expose(model, kept, apart)
-        before = ir.to_proto(exposed)
+        before = ir.to_proto(_expose(model, kept, apart))
         after, inputs, outputs = _optimised(before)
-        _join(after, apart)
         _join(before, apart)
-        wanted = _sources(before, {name: {name} for name in kept})
-        got = _sources(after, _behind(after, kept))
-        bypassed = {source for name in kept if wanted[name] != got[name] for source in wanted[name]} & set(kept)
-        computed = {name for node in before.graph.node for name in node.output}
-        if bypassed & computed <= apart:
+        _join(after, apart)
+        bypassed = _bypassed(before, after, kept)
+        if bypassed <= apart:
             own = len(model.graph.inputs), len(model.graph.outputs)
             return Optimised(after, frozenset(apart), inputs[: own[0]], outputs[: own[1]])
-        apart |= bypassed & computed
-        print("APART", apart, [(n, wanted[n] ^ got[n]) for n in kept if wanted[n] != got[n]][:3])
+        apart |= bypassed
 
 
 def reads(node: onnx.NodeProto) -> Iterator[str]:
@@ -110,6 +105,15 @@ def _optimised(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[TensorSpe
         specs = tensor_specs(session.get_inputs()), tensor_specs(session.get_outputs())
         del session
         return onnx.load(path), *specs
+
+
+def _bypassed(before: onnx.ModelProto, after: onnx.ModelProto, kept: Collection[str]) -> set[str]:
+    """Kept tensors that some other one is computed from in `before`, but not in `after`."""
+    wanted = _sources(before, {name: {name} for name in kept})
+    got = _sources(after, _behind(after, kept))
+    changed = [name for name in kept if wanted[name] != got[name]]
+    bypassed = {source for name in changed for source in wanted[name] - got[name] or wanted[name]}
+    return {name for node in before.graph.node for name in node.output if name in bypassed and name in kept}
 
 
 def _join(model: onnx.ModelProto, apart: Collection[str]) -> None:
