@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["fitting_mask", "ink_mask", "random_code", "random_face", "random_words"]
+__all__ = ["fitting_mask", "ink_mask", "random_code", "random_face", "random_word"]
 
 Array = NDArray[Any]
 
@@ -57,9 +57,9 @@ _VOWELS = ("a", "e", "i", "o", "u", "ai", "ea", "ee", "io", "oo", "ou")
 _CODAS = ("", "", "", "b", "ck", "d", "g", "l", "m", "n", "nd", "ng", "p", "r", "rd", "s", "st", "t", "x")
 
 
-def random_words(rng: np.random.Generator, count: int) -> list[str]:
-    """Pronounceable words and numbers, in lower case, capitalised or in capitals."""
-    return [_number(rng) if rng.random() < 0.2 else _word(rng) for _ in range(count)]
+def random_word(rng: np.random.Generator) -> str:
+    """A pronounceable word in lower case, capitalised or in capitals, or a number."""
+    return _number(rng) if rng.random() < 0.2 else _word(rng)
 
 
 def random_code(rng: np.random.Generator) -> str:
@@ -80,7 +80,8 @@ def random_face(rng: np.random.Generator, slanted: bool = True) -> str:
 
 def fitting_mask(text: str, face: str, size: int, angle: float, height: int, width: int) -> Array | None:
     """`ink_mask` at the largest size, from `size` down, that fits; None when the text does not fit at 16 pixels."""
-    for smaller in range(size, 15, -1):
+    widest = int(size * width / _font(face, size).getlength(text)) + 2  # larger ones need not be drawn to see
+    for smaller in range(min(size, widest), 15, -1):
         mask = ink_mask(text, face, smaller, angle)
         if mask.shape[0] <= height and mask.shape[1] <= width:
             return mask

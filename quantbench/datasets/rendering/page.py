@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from quantbench.datasets.rendering.ink import ink_mask, random_face, random_words
+from quantbench.datasets.rendering.ink import ink_mask, random_face, random_word
 from quantbench.datasets.rendering.paper import blank, photograph, print_on, to_jpeg
 
 __all__ = ["draw"]
@@ -21,8 +21,8 @@ def draw(rng: np.random.Generator, height: int, width: int) -> tuple[bytes, list
     """
     paper = blank(rng, height, width)
     boxes: list[list[int]] = []
-    for word in random_words(rng, int(rng.integers(6, 13))):
-        mask = ink_mask(word, random_face(rng), round(height * rng.uniform(0.05, 0.13)), rng.uniform(-3, 3))
+    for _ in range(rng.integers(6, 13)):
+        mask = ink_mask(random_word(rng), random_face(rng), round(height * rng.uniform(0.05, 0.13)), rng.uniform(-3, 3))
         box = _place(rng, boxes, mask.shape[0], mask.shape[1], height, width)
         if box is not None:
             print_on(paper, mask, box[0], box[1], rng.uniform(40, 150), rng)

@@ -26,7 +26,7 @@ def draw(rng: np.random.Generator, height: int, width: int) -> tuple[bytes, int]
     paper = blank(rng, height, width)
     left = int(rng.integers(_BORDER, width - mask.shape[1] - _BORDER + 1))
     top = int(rng.integers(_BORDER, height - mask.shape[0] - _BORDER + 1))
-    print_on(paper, mask, left, top, rng.uniform(60, 170), rng)
-    picture = photograph(paper, rng.uniform(0.2, 0.7), rng.uniform(0, 7), rng)
+    print_on(paper, mask, left, top, rng.uniform(80, 180), rng)
+    picture = photograph(paper, rng.uniform(0.2, 0.6), rng.uniform(0, 5), rng)
     turned = int(rng.integers(2))
     return to_jpeg(picture[::-1, ::-1] if turned else picture, int(rng.integers(70, 96))), turned
