@@ -22,7 +22,7 @@ Array = NDArray[Any]
 
 # The threshold is that of Liao et al. 2020, "Real-time scene text detection with differentiable binarization". The rest
 # gives the best mAP on the 100 calibration pages of ppocr-det: the ratio is below the paper's 1.5 because the model was
-# trained on boxes with a margin, while a page's truths end where the ink does; scores below 0.4 add no mAP.
+# trained on boxes with a margin, while a page's truths end where the ink does; lower scores add next to no mAP.
 _THRESHOLD = 0.3
 _MIN_SCORE = 0.4
 _MIN_SIDE = 3  # pixels
