@@ -77,6 +77,8 @@ def load_onnx(file: Path) -> onnx.ModelProto:
     model = onnx.ModelProto()
     try:
         model.ParseFromString(file.read_bytes())
+    except OSError as error:
+        raise InputError(f"cannot read the model file {file}: {error.strerror or error}") from error
     except DecodeError as error:
         raise InputError(f"{file} is not an ONNX model, or is cut off; get the file again") from error
     # A few bytes of anything, and a file cut between two fields, parse as a protobuf message too.

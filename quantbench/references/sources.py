@@ -76,7 +76,13 @@ def _local(reference: Reference, file: Path) -> Path:
             f"the model file {file} is missing; put it there or correct [model] path in {reference.file}"
         )
     sha256 = reference.model.sha256
-    if sha256 is not None and (found := sha256_file(file)) != sha256:
+    if sha256 is None:
+        return file
+    try:
+        found = sha256_file(file)
+    except OSError as error:
+        raise InputError(f"cannot read the model file {file}: {error.strerror or error}") from error
+    if found != sha256:
         raise InputError(
             f"the model file {file} has the sha256 {found}, but {reference.file} gives {sha256}; "
             "put the right file there or correct [model] sha256"

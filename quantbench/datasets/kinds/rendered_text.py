@@ -46,7 +46,8 @@ class Content(Protocol):
 
 
 def load(reference: Reference) -> Dataset:
-    """Drawn when first asked for, then kept in the cache as JPEGs; ids are `calibration-000000`, `scored-000000`, ….
+    """Drawn when first asked for, then kept in the cache as JPEGs; ids name content, seed, part and number,
+    e.g. `line-2-scored-000017`.
 
     Truths are an int, a str, or boxes (k, 4) float32. For text, `prediction_space` is the model's character set.
 
@@ -86,7 +87,8 @@ def _samples(reference: Reference, content: Content, part: str, count: int) -> L
     def rendered() -> tuple[list[Array], list[Any]]:
         return _rendered(reference, content, part, count)
 
-    ids = [f"{part}-{index:06d}" for index in range(count)]
+    data = reference.dataset
+    ids = [f"{data.content}-{data.seed}-{part}-{index:06d}" for index in range(count)]
 
     def prepared(index: int) -> Array:
         image = np.asarray(cv2.imdecode(rendered()[0][index], cv2.IMREAD_COLOR))
