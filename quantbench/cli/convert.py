@@ -78,8 +78,6 @@ def convert(
     """
     from quantbench.operations import conversions
 
-    if not dtypes and recipe is None:
-        raise click.UsageError("--dtype or --recipe is needed: it says which format to convert to")
     results = conversions.convert_all(
         references,
         dtypes,

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from quantbench import quantization
+from quantbench.errors import InputError
 from quantbench.numerics import get_format
 from quantbench.operations.catalogue import AnyReference, chosen
 from quantbench.quantization import Conversion, Recipe, load_recipe
@@ -91,6 +92,8 @@ def convert_all(
         "calibration_samples": calibration_samples,
         "seed": seed,
     }
+    if not dtypes and recipe is None:
+        raise InputError("--dtype or --recipe is needed: it says which format to convert to")
     asked = [{"dtype": dtype} for dtype in dtypes] or [{}]
     recipes = [_recipe(recipe, options | dtype) for dtype in asked]
     for reference in chosen(names):
@@ -121,4 +124,8 @@ def _recipe(recipe: Recipe | str | Path | None, options: dict[str, Any]) -> Reci
     if isinstance(recipe, str | Path):
         return load_recipe(Path(recipe), **given)
     document = given if recipe is None else recipe.document() | given
-    return TypeAdapter(Recipe).validate_python(document)
+    try:
+        return TypeAdapter(Recipe).validate_python(document)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise InputError(f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}, not {wrong['input']!r}") from error

@@ -85,6 +85,8 @@ def _measured(bench: Bench, dtypes: Sequence[str], samples: int | None, logs: Pa
     for dtype in (REFERENCE_DTYPE, *dtypes):
         scored = baseline if dtype == REFERENCE_DTYPE else score(bench, dtype, samples=samples)
         verdict = judge(bench, baseline, scored)
+        shown = evaluation.format_score(verdict.score), 100 * verdict.ratio, verdict.verdict
+        logger.info("%s %s: score %s, %.2f%% of FP32, %s", bench.reference.name, dtype, *shown)
         rows.append(_result(bench, baseline, scored, verdict, samples, logs))
     return rows
 
@@ -123,7 +125,7 @@ def _quick_runs(bench: Bench, dtype: str, logs: Path) -> Iterator[ScenarioResult
     for run in run_scenarios(
         bench, dtype, possible, mode="performance", round=ROUND, quick=True, gated=True, logs=logs
     ):
-        logger.info("%s", run.line())
+        logger.info("%s %s %s: %.4g %s", run.reference, run.dtype, run.scenario, run.result, run.unit)
         yield ScenarioResult(run.scenario, run.result, run.unit, run.valid, run.queries)
 
 

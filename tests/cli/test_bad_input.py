@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import Runner, tiny_model, tree
+from cli_workshop import Runner, tiny_model, tree
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 Break = Callable[[Path], None]

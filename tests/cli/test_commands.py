@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
-from conftest import Runner, tree
+from cli_workshop import Runner, tree
 
 from quantbench.cli import cli
 from quantbench.cli.options import _repeat_dtype

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Runner, tree
+from cli_workshop import Runner, tree
 
 # A child process that imports once and then forks for each step: the fork sends itself the signal at its N-th
 # operating system event (file opened, folder made, renamed, removed) under --out, until one runs through to its end.
