@@ -13,12 +13,14 @@ from quantbench.numerics.formats import Format
 from quantbench.numerics.kernel import (
     DIRECTED,
     INFINITY,
+    NAN,
     NEAREST,
     RANDOM,
     SYMMETRIC,
     parameters,
     random_bits,
     round_bits,
+    round_run,
     unpack,
 )
 
@@ -27,6 +29,9 @@ __all__ = ["BlockRule", "block_rule", "largest_finite", "round_block_rows"]
 u32 = np.uint32
 i32 = np.int32
 u64 = np.uint64
+
+TILE = 256
+"""Blocks that are worked on at a time."""
 f32 = np.float32
 
 
@@ -82,67 +87,113 @@ def round_block_rows(
 ) -> None:
     """Round the rows of `length` values that the flat float32 `values` consist of, each in blocks of `size`.
 
-    The last block of a row may be shorter. `tensor_scale` 0 means scales that are powers of two (MX). A block with a
-    NaN or an infinity becomes NaN: only the shared scale can say so where the elements have no NaN. `random`: for
-    stochastic rounding the number of the first value in the stream, and the stream's two keys (uint32).
+    The last block of a row, and the last row, may be shorter. `tensor_scale` 0 means scales that are powers of two
+    (MX). A block with a NaN or an infinity becomes NaN: only the shared scale can say so where the elements have no
+    NaN. `random`: for stochastic rounding the number of the first value in the stream, and the stream's two keys.
     """
-    rule = (unpack(element_row), unpack(scale_row), exponent, f32(element_max), f32(tensor_scale), random)
-    # a size that the compiler knows makes one block a handful of vector instructions without a loop
-    for start in range(0, values.size, length):
-        length = min(length, values.size - start)
-        whole = length - length % size
-        if element_row[0] == NEAREST and size == 32:
-            for block in range(start, start + whole, 32):
-                _round_block(values, block, 32, NEAREST, rule)
-        elif element_row[0] == NEAREST and size == 16:
-            for block in range(start, start + whole, 16):
-                _round_block(values, block, 16, NEAREST, rule)
-        elif element_row[0] == DIRECTED:
-            for block in range(start, start + whole, size):
-                _round_block(values, block, size, DIRECTED, rule)
-        elif element_row[0] == RANDOM and size == 32:
-            for block in range(start, start + whole, 32):
-                _round_block(values, block, 32, RANDOM, rule)
-        elif element_row[0] == RANDOM and size == 16:
-            for block in range(start, start + whole, 16):
-                _round_block(values, block, 16, RANDOM, rule)
-        if whole < length:
-            _round_block(values, start + whole, length - whole, int(element_row[0]), rule)
+    # a tile at a time, so that every step is a loop over contiguous values that stay in the first cache
+    scales = np.empty(TILE, np.uint32)
+    scale_of_value = np.empty(TILE * size, np.float32)
+    scratch = scale_of_value.view(np.uint32)
+    for row in range(0, values.size, length):
+        row_end = min(row + length, values.size)
+        for start in range(row, row_end, TILE * size):
+            tile = values[start : min(start + TILE * size, row_end)]
+            used = scales[: (tile.size + size - 1) // size]
+            _largest_of_blocks(tile, size, used, scratch)
+            if tensor_scale == 0.0:
+                _power_of_two_scales(used, exponent)
+            else:
+                _two_level_scales(used, scale_row, element_max, tensor_scale)
+            _spread(used, size, scale_of_value)
+            number = u32(random[0] + u32(start))
+            if element_row[0] == NEAREST:
+                _round_scaled(tile, scale_of_value, element_row, NEAREST, number, random)
+            elif element_row[0] == DIRECTED:
+                _round_scaled(tile, scale_of_value, element_row, DIRECTED, number, random)
+            else:
+                _round_scaled(tile, scale_of_value, element_row, RANDOM, number, random)
+
+
+@numba.njit(cache=True, nogil=True)
+def _largest_of_blocks(values: Any, size: int, largest: Any, scratch: Any) -> None:
+    """The pattern of the largest magnitude of each block, above INFINITY for a NaN. `scratch`: a uint32 a value."""
+    patterns = values.view(np.uint32)
+    whole = patterns.size // size
+    # halve until one is left of each block: every pass runs along the tile, and a block alone is too short for that
+    pairs, width, start = patterns[: whole * size], size, 0
+    while width % 2 == 0:
+        width //= 2
+        halves = scratch[start : start + whole * width]
+        _halve(pairs, halves)
+        pairs, start = halves, start + whole * width
+    if width == 1:
+        largest[:whole] = pairs
+    else:
+        for block in range(whole):
+            largest[block] = _largest(pairs[block * width : (block + 1) * width])
+    if whole < largest.size:
+        largest[whole] = _largest(patterns[whole * size :])
+
+
+@numba.njit(cache=True, nogil=True)
+def _halve(patterns: Any, halves: Any) -> None:
+    """The larger magnitude of each pair of neighbours."""
+    for i in range(halves.size):
+        left, right = u64(2) * u64(i), u64(2) * u64(i) + u64(1)  # an unsigned index spares the test for a negative one
+        halves[i] = max(u32(patterns[left] & u32(0x7FFFFFFF)), u32(patterns[right] & u32(0x7FFFFFFF)))
+
+
+@numba.njit(cache=True, nogil=True)
+def _largest(patterns: Any) -> Any:
+    largest = u32(0)
+    for i in range(patterns.size):
+        largest = max(largest, u32(patterns[i] & u32(0x7FFFFFFF)))
+    return largest
+
+
+@numba.njit(cache=True, nogil=True)
+def _power_of_two_scales(patterns: Any, exponent: int) -> None:
+    """Turn largest magnitudes into 2^(floor(log2 largest) - emax), at least 2^-127 (OCP MX 1.0, section 6.3)."""
+    for i in range(patterns.size):
+        largest = patterns[i]
+        power = i32(i32(largest >> u32(23)) - i32(exponent))
+        scale = u32(u32(power) << u32(23)) if power > i32(0) else u32(0x00400000)
+        patterns[i] = scale if largest < u32(INFINITY) else u32(NAN)
+
+
+@numba.njit(cache=True, nogil=True)
+def _two_level_scales(patterns: Any, scale_row: Any, element_max: float, tensor_scale: float) -> None:
+    """Turn largest magnitudes into t · E4M3(largest / element_max / t) for the tensor's scale t (NVFP4)."""
+    scales = patterns.view(np.float32)
+    for i in range(scales.size):
+        wanted = f32(f32(scales[i] / f32(element_max)) / f32(tensor_scale))
+        scales[i] = wanted if patterns[i] < u32(INFINITY) else f32(np.nan)
+    round_run(patterns, scale_row)
+    for i in range(scales.size):
+        scales[i] = f32(scales[i] * f32(tensor_scale))
+
+
+@numba.njit(cache=True, nogil=True)
+def _spread(patterns: Any, size: int, scale_of_value: Any) -> None:
+    """Give each value the scale of its block."""
+    scales = patterns.view(np.float32)
+    for block in range(scales.size):
+        scale_of_value[block * size : (block + 1) * size] = scales[block]
 
 
 @numba.njit(inline="always")
-def _round_block(values: Any, start: int, size: int, mode: int, rule: Any) -> None:
-    """Round the `size` values from `start` under one scale."""
-    element, scale_scalars, exponent, element_max, tensor_scale, random = rule
-    # unsigned indices: numba spares the test for negative ones
-    first = u64(start)
-    largest = u32(0)
-    for i in range(size):
-        largest = max(largest, u32(f32(values[first + u64(i)]).view(np.uint32) & u32(0x7FFFFFFF)))
-    scale = _scale(largest, scale_scalars, exponent, element_max, tensor_scale)
-    divisor = scale if scale != f32(0) else f32(1)
-    for i in range(size):
-        value = f32(values[first + u64(i)])
-        quotient = u32(f32(value / divisor).view(np.uint32))
+def _round_scaled(values: Any, scales: Any, element_row: Any, mode: int, number: Any, random: Any) -> None:
+    """Round each value / scale to the element format, and scale it back."""
+    scalars = unpack(element_row)
+    for i in range(values.size):
+        scale = scales[i]
+        quotient = u32(f32(values[i] / (scale if scale != f32(0) else f32(1))).view(np.uint32))
         bits = u32(0)
         if mode == RANDOM:
-            bits = random_bits(u32(u32(random[0] + u32(start)) + u32(i)), random[1], random[2])
+            bits = random_bits(u32(number + u32(i)), random[1], random[2])
         elif mode == DIRECTED:  # up and down must still see a nonzero value
-            vanished = u32(quotient << u32(1)) == u32(0) and value != f32(0)
+            vanished = u32(quotient << u32(1)) == u32(0) and values[i] != f32(0)
             quotient = u32(quotient | u32(1)) if vanished else quotient
-        rounded = round_bits(quotient, bits, mode, SYMMETRIC, element)
-        values[first + u64(i)] = f32(u32(rounded).view(np.float32) * scale)
-
-
-@numba.njit(inline="always")
-def _scale(largest: Any, scale_scalars: Any, exponent: int, element_max: Any, tensor_scale: Any) -> Any:
-    """The scale of a block whose largest magnitude has the pattern `largest`: float32, NaN for NaN and infinity."""
-    if largest >= u32(INFINITY):
-        return f32(np.nan)
-    if tensor_scale == f32(0):  # 2^(floor(log2 largest) - emax), at least 2^-127 (OCP MX 1.0, section 6.3)
-        power = i32(i32(largest >> u32(23)) - i32(exponent))
-        pattern = u32(u32(power) << u32(23)) if power > 0 else u32(0x00400000)
-        return u32(pattern).view(np.float32)
-    wanted = f32(f32(u32(largest).view(np.float32) / element_max) / tensor_scale)
-    stored = round_bits(f32(wanted).view(np.uint32), u32(0), NEAREST, SYMMETRIC, scale_scalars)
-    return f32(u32(stored).view(np.float32) * tensor_scale)
+        rounded = round_bits(quotient, bits, mode, SYMMETRIC, scalars)
+        values[i] = f32(u32(rounded).view(np.float32) * scale)

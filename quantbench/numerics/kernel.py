@@ -67,8 +67,6 @@ def parameters(entry: Format, rounding: str, saturate: bool) -> NDArray[np.uint3
     """The kernel's row for one format (float or int), rounding mode and overflow rule. Read-only."""
     mode, one, other = _MODES[rounding]
     scale_only = not entry.has_zero
-    # where all values are powers of two, "even" is the parity of the code, that is of the exponent
-    parity = one if scale_only and mode == NEAREST else 0
     # OCP MX gives formats without infinity and NaN no other overflow than the largest value; the same for integers
     most, most_negative = _pattern(entry.max), 0 if scale_only else _pattern(-entry.min)
     overflow = 0 if saturate else INFINITY if entry.has_inf else NAN if entry.has_nan else 0
@@ -79,17 +77,13 @@ def parameters(entry: Format, rounding: str, saturate: bool) -> NDArray[np.uint3
             shape,
             0 if scale_only else 150 + _exponent(entry.min_subnormal),
             0 if entry.kind == "int" else 23 - entry.mantissa_bits,
-            scale_only,
-            one if not parity else 0,
+            one,
             other,
-            parity,
             _pattern(entry.min_subnormal),
-            _pattern(entry.min_subnormal) if scale_only else 0,
             most,
             most_negative,
             overflow,
             0x80000000 if entry.has_negative_zero else 0,
-            0x7FFFFFFE if scale_only else ALL,
         ],
         dtype=np.uint32,
     )
@@ -110,10 +104,6 @@ def unpack(row: Any) -> Any:
         row[8],
         row[9],
         row[10],
-        row[11],
-        row[12],
-        row[13],
-        row[14],
     )
 
 
@@ -125,7 +115,7 @@ def round_bits(pattern: Any, random: Any, mode: int, shape: int, scalars: Any) -
     SYMMETRIC about zero, INTEGER (the most negative value differs from the largest) or SCALE_ONLY (powers of two
     without sign and zero). `random`: 32 random bits for mode RANDOM.
     """
-    base, drop_least, low, one, other, parity, smallest, least, most, most_negative, overflow, kept_sign, bad = scalars
+    base, drop_least, one, other, smallest, most, most_negative, overflow, kept_sign = scalars
     magnitude = u32(pattern & u32(0x7FFFFFFF))
     negative = u32(i32(pattern) >> i32(31))
     exponent = u32(magnitude >> u32(23))
@@ -134,16 +124,18 @@ def round_bits(pattern: Any, random: Any, mode: int, shape: int, scalars: Any) -
     significand = u32(magnitude - high)
 
     # below the step by 25 bits and more, nearest is zero; by 24 and more, the other modes choose zero or the smallest
-    wanted = max(i32(base - i32(step)), drop_least)
-    if shape == SCALE_ONLY:
-        wanted = i32(wanted - i32(exponent < low))
-    drop = u32(min(wanted, i32(25 if mode == NEAREST else 24 if mode == DIRECTED else 31)))
+    if shape == SCALE_ONLY:  # down to 2^-127, which float32 holds as a subnormal
+        wanted = i32(i32(23) - i32(exponent == u32(0)))
+        drop = u32(wanted)
+    else:
+        wanted = max(i32(base - i32(step)), drop_least)
+        drop = u32(min(wanted, i32(25 if mode == NEAREST else 24 if mode == DIRECTED else 31)))
     mask = u32(u32(u32(1) << drop) - u32(1))
     growing = u32(ALL)
     if mode == NEAREST:
-        tie = u32(u32(u32(significand >> drop) & one) | other)
-        if shape == SCALE_ONLY:
-            tie = u32(tie | u32(exponent & parity))
+        # where all values are powers of two, "even" is the parity of the code, that is of the exponent
+        last = exponent if shape == SCALE_ONLY else u32(significand >> drop)
+        tie = u32(u32(last & one) | other)
         addend = u32(u32(mask >> u32(1)) + u32(tie & mask))
     elif mode == DIRECTED:
         growing = u32(one ^ u32(negative & other))
@@ -153,23 +145,25 @@ def round_bits(pattern: Any, random: Any, mode: int, shape: int, scalars: Any) -
         addend = u32(mask & random)
     kept = u32(u32(significand + addend) & u32(~mask))
     rounded = u32(high + kept)
-    if mode == DIRECTED:
+    if shape == SCALE_ONLY:
         rounded = max(rounded, smallest)
+    elif mode == DIRECTED:
+        rounded = max(rounded, smallest) if kept != u32(0) else u32(0)
     elif mode == RANDOM:
         rounded = smallest if drop > u32(24) else rounded
-    rounded = rounded if kept != u32(0) else u32(0)
+        rounded = rounded if kept != u32(0) else u32(0)
+    else:
+        rounded = rounded if kept != u32(0) else u32(0)
 
     limit = most
     if shape == INTEGER:
         limit = most_negative if negative != u32(0) else most
-    elif shape == SCALE_ONLY:
-        rounded = max(rounded, least)
     if mode == DIRECTED:
         growing = u32(ALL) if magnitude >= u32(INFINITY) else growing
     rounded = max(limit, u32(overflow & growing)) if rounded > limit else rounded
     rounded = magnitude if magnitude > u32(INFINITY) else rounded
-    if shape == SCALE_ONLY:
-        rounded = u32(NAN) if u32(pattern - u32(1)) > bad else rounded
+    if shape == SCALE_ONLY:  # neither zero nor sign
+        return u32(NAN) if i32(pattern) <= i32(0) else rounded
     # a nonzero value keeps its sign, zero where there is a negative zero
     sign = u32(u32(u32(u32(0) - rounded) | kept_sign) & pattern)
     return u32(rounded | u32(sign & u32(0x80000000)))
