@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from quantbench.datasets.base import Dataset, Samples
@@ -52,12 +52,23 @@ def split(reference: Reference, ids: Sequence[str], listed: Sequence[str] | None
     return calibration, scored
 
 
-def calibration_list(reference: Reference, folder: Path | None = None) -> list[str] | None:
-    """The ids in [calibration] list, one a line, or None when the reference names no list."""
+def calibration_list(
+    reference: Reference, folder: Path | None = None, known: Container[str] | None = None
+) -> list[str] | None:
+    """The ids in [calibration] list, one a line, or None when the reference names no list.
+
+    Raises:
+        MissingError: the list is not there.
+        InputError: it has an id that is not `known` (its line number is given).
+    """
     if reference.calibration.list is None:
         return None
     file = find_list(reference, reference.calibration.list, folder)
-    return [line for _, line in read_lines(file)]
+    lines = read_lines(file)
+    for number, line in lines:
+        if known is not None and line not in known:
+            raise InputError(f"{file}, line {number}: the data set has no sample {line[:80]!r}")
+    return [line for _, line in lines]
 
 
 def find_list(reference: Reference, name: str, folder: Path | None = None) -> Path:

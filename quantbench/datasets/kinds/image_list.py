@@ -51,7 +51,8 @@ def load(reference: Reference) -> Dataset:
 
 def _entries(file: Path, label_offset: int) -> list[tuple[str, int]]:
     """(file, label) of each line; a file name may hold spaces."""
-    entries = []
+    entries: list[tuple[str, int]] = []
+    labels: dict[str, int] = {}
     for number, line in read_lines(file):
         parts = line.rsplit(maxsplit=1)
         if len(parts) != 2 or not parts[1].isascii() or not parts[1].lstrip("-").isdigit():
@@ -59,6 +60,8 @@ def _entries(file: Path, label_offset: int) -> list[tuple[str, int]]:
         label = int(parts[1]) + label_offset
         if label < 0:
             raise InputError(f"{file}, line {number}: the label {label} (offset included) is below 0")
+        if labels.setdefault(parts[0], label) != label:
+            raise InputError(f"{file}, line {number}: {parts[0]} is listed before with another label")
         entries.append((parts[0], label))
     return entries
 

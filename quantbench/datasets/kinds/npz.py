@@ -36,7 +36,8 @@ def load(reference: Reference) -> Dataset:
         y = y.astype(np.int64) + reference.dataset.label_offset
         if y.size and y.min() < 0:
             raise InputError(f"{_file(reference)}: the label of sample {int(y.argmin())} is below 0")
-    calibration, scored = split(reference, [str(index) for index in range(len(y))], calibration_list(reference))
+    names = [str(index) for index in range(len(y))]
+    calibration, scored = split(reference, names, calibration_list(reference, known=set(names)))
 
     def samples(ids: list[str]) -> LazySamples:
         positions = [int(name) for name in ids]

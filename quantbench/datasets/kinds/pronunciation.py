@@ -34,9 +34,7 @@ def load(reference: Reference) -> Dataset:
         InputError: a bad line (its number is given), or too few words.
     """
     pronunciations = read_pronunciations(_dictionary(reference))
-    listed = calibration_list(reference)
-    if listed is not None and (unknown := [word for word in listed if word not in pronunciations]):
-        raise InputError(f"{reference.file}: the calibration list has {unknown[0]!r}, which is not in the dictionary")
+    listed = calibration_list(reference, known=pronunciations)
     words = sorted(pronunciations)
     order = np.random.Generator(np.random.PCG64(reference.dataset.seed)).permutation(len(words))
     calibration, scored = split(reference, [words[position] for position in order], listed)
