@@ -47,7 +47,7 @@ def run(written: ir.Model, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
 
 
 def patterns() -> np.ndarray:
-    """Both signs of random patterns, subnormals, and every binade with the neighbours of its midpoints at every width."""
+    """Both signs of random patterns, subnormals, and each binade around its midpoints at every width."""
     binades = np.arange(256, dtype=np.int64) << 23
     low = np.array([0, *(1 << np.arange(23)), *((1 << 23) - (1 << np.arange(23)))], dtype=np.int64)
     edges = (binades[:, None, None] + low[:, None] + np.array([-1, 0, 1])).reshape(-1) & 0x7FFFFFFF

@@ -1,0 +1,155 @@
+"""What staged execution costs: FP32, staged without taps, staged with rounding, and the portable graph, side by side.
+
+    python benchmarks/staging.py [REFERENCE…] [--format fp11] [--batches 1,8,32] [--rounds 15] [--json FILE]
+
+Runs are interleaved, so that a busy machine slows all of them alike; times are medians. Peak memory is that of a
+process of its own for each way of running. Without a reference, EfficientNet-Lite0 of ../shared/data is taken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from quantbench.datasets import open_dataset
+from quantbench.graphs.executor import Executor, SessionExecutor
+from quantbench.graphs.load import load_graphs
+from quantbench.graphs.rounding_functions import strip_rounding, write_rounded
+from quantbench.graphs.rounding_points import float_weights, rounding_points
+from quantbench.graphs.staging import StagedExecutor, Tap, rounding_taps
+from quantbench.numerics import get_format
+from quantbench.references import load_reference, source_models
+from quantbench.tasks import make_task
+
+WAYS = ("fp32", "staged", "staged+round", "portable")
+"""Plain ONNX Runtime on the reference's own graphs; stages that nothing touches; emulation; emulation in the graph."""
+
+DEFAULT = Path(__file__).parents[2] / "shared" / "data" / "efficientnet_lite0.toml"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("references", nargs="*", default=[str(DEFAULT)])
+    parser.add_argument("--format", default="fp11")
+    parser.add_argument("--batches", default="1,8,32")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    rows = []
+    print(f"{'reference':20} {'batch':>5} {'way':14} {'ms':>9} {'of fp32':>8} {'peak MB':>8} {'of fp32':>8}")
+    for name in arguments.references:
+        for batch in map(int, arguments.batches.split(",")):
+            for row in measure(name, arguments.format, batch, arguments.rounds):
+                rows.append(row)
+                print(
+                    f"{row['reference']:20} {batch:5} {row['way']:14} {row['ms']:9.2f} {row['time_ratio']:8.2f} "
+                    f"{row['peak_mb']:8.0f} {row['peak_ratio']:8.2f}",
+                    flush=True,
+                )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+
+
+def measure(name: str, format_name: str, batch: int, rounds: int) -> list[dict[str, Any]]:
+    """One row for each way of running `batch` scored samples of a reference."""
+    reference = load_reference(name)
+    dataset = open_dataset(reference)
+    task = make_task(reference, dataset)
+    samples = [dataset.scored.input(index) for index in range(batch)]
+    executors = {way: open_way(way, name, format_name) for way in WAYS}
+    feeds = {way: task.feeds(executor, samples) for way, executor in executors.items()}
+    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    for turn in range(rounds + 2):
+        for way, executor in executors.items():
+            if way == "portable" and turn > 4:
+                continue  # slow, and three times say it
+            time.sleep(0.02)  # the last way's threads stop spinning
+            start = time.perf_counter()
+            task.infer(executor, feeds[way])
+            if turn >= 2:
+                seconds[way].append(time.perf_counter() - start)
+    del executors
+    peaks = {way: peak_in_process(way, name, format_name, batch) for way in WAYS}
+    medians = {way: statistics.median(values) * 1e3 for way, values in seconds.items()}
+    return [
+        {
+            "reference": reference.name,
+            "format": format_name,
+            "batch": batch,
+            "way": way,
+            "ms": medians[way],
+            "time_ratio": medians[way] / medians["fp32"],
+            "peak_mb": peaks[way],
+            "peak_ratio": peaks[way] / peaks["fp32"],
+        }
+        for way in WAYS
+    ]
+
+
+def open_way(way: str, name: str, format_name: str) -> Executor:
+    reference = load_reference(name)
+    if way == "fp32":
+        return SessionExecutor({key: model.SerializeToString() for key, model in source_models(reference).items()})
+    graphs = load_graphs(reference)
+    if way == "staged":
+        points = {key: rounding_points(graph) for key, graph in graphs.items()}
+        nothing = {key: dict.fromkeys(names, Tap(lambda values: None)) for key, names in points.items()}
+        return StagedExecutor(graphs, nothing)
+    fmt = get_format(format_name)
+    written = {
+        key: write_rounded(graph, dict.fromkeys([*rounding_points(graph), *float_weights(graph)], fmt))
+        for key, graph in graphs.items()
+    }
+    if way == "portable":
+        return SessionExecutor({key: ir.to_proto(model).SerializeToString() for key, model in written.items()})
+    stripped = {key: strip_rounding(model) for key, model in written.items()}
+    return StagedExecutor(
+        {key: model for key, (model, _) in stripped.items()},
+        {key: rounding_taps(formats) for key, (_, formats) in stripped.items()},
+    )
+
+
+def peak_in_process(way: str, name: str, format_name: str, batch: int) -> float:
+    """Peak resident memory in MB of a fresh process that opens one way and runs it three times."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_report_peak, args=(sender, way, name, format_name, batch))
+    process.start()
+    sender.close()
+    peak = float(receiver.recv())
+    process.join()
+    return peak
+
+
+def _report_peak(sender: Any, way: str, name: str, format_name: str, batch: int) -> None:
+    reference = load_reference(name)
+    dataset = open_dataset(reference)
+    task = make_task(reference, dataset)
+    samples = [dataset.scored.input(index) for index in range(batch)]
+    executor = open_way(way, name, format_name)
+    feeds = task.feeds(executor, samples)
+    for _ in range(3):
+        task.infer(executor, feeds)
+    sender.send(_peak_mb())
+
+
+def _peak_mb() -> float:
+    """Peak resident memory of this process. On Linux getrusage would count the process that it was forked from."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
+    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+if __name__ == "__main__":
+    main()
