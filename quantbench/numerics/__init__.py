@@ -1,6 +1,6 @@
 """What a number format is: the table of formats, rounding, bit codes and packing.
 
-The names load on first use, so that looking a format up does not wait for the compiler of the kernels.
+What needs the compiler of the kernels loads on first use, so that looking a format up does not wait for it.
 """
 
 from __future__ import annotations
@@ -11,20 +11,35 @@ from typing import TYPE_CHECKING, Any
 from quantbench.numerics.formats import Format, all_formats, contains, format_names, get_format, storage_dtype
 
 if TYPE_CHECKING:
+    from quantbench.numerics.codes import decode, encode
+    from quantbench.numerics.packing import onnx_type, pack, unpack
     from quantbench.numerics.rounding import round_inplace, round_to
 
 __all__ = [
     "Format",
     "all_formats",
     "contains",
+    "decode",
+    "encode",
     "format_names",
     "get_format",
+    "onnx_type",
+    "pack",
     "round_inplace",
     "round_to",
     "storage_dtype",
+    "unpack",
 ]
 
-_LATE = {"round_inplace": "rounding", "round_to": "rounding"}
+_LATE = {
+    "decode": "codes",
+    "encode": "codes",
+    "onnx_type": "packing",
+    "pack": "packing",
+    "round_inplace": "rounding",
+    "round_to": "rounding",
+    "unpack": "packing",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +16,8 @@ from quantbench.numerics.kernel import (
     NEAREST,
     RANDOM,
     SYMMETRIC,
+    compiled,
+    inlined,
     parameters,
     random_bits,
     round_bits,
@@ -62,7 +63,7 @@ def block_rule(entry: Format, rounding: str) -> BlockRule:
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def largest_finite(values: Any) -> Any:
     """The largest magnitude among the finite values of a flat float32 array, 0 where there is none."""
     largest = u32(0)
@@ -73,7 +74,7 @@ def largest_finite(values: Any) -> Any:
     return u32(largest).view(np.float32)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def round_block_rows(
     values: Any,
     length: int,
@@ -115,7 +116,7 @@ def round_block_rows(
                 _round_scaled(tile, scale_of_value, element_row, RANDOM, number, random)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _largest_of_blocks(values: Any, size: int, largest: Any, scratch: Any) -> None:
     """The pattern of the largest magnitude of each block, above INFINITY for a NaN. `scratch`: a uint32 a value."""
     patterns = values.view(np.uint32)
@@ -136,7 +137,7 @@ def _largest_of_blocks(values: Any, size: int, largest: Any, scratch: Any) -> No
         largest[whole] = _largest(patterns[whole * size :])
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _halve(patterns: Any, halves: Any) -> None:
     """The larger magnitude of each pair of neighbours."""
     for i in range(halves.size):
@@ -144,7 +145,7 @@ def _halve(patterns: Any, halves: Any) -> None:
         halves[i] = max(u32(patterns[left] & u32(0x7FFFFFFF)), u32(patterns[right] & u32(0x7FFFFFFF)))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _largest(patterns: Any) -> Any:
     largest = u32(0)
     for i in range(patterns.size):
@@ -152,7 +153,7 @@ def _largest(patterns: Any) -> Any:
     return largest
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _power_of_two_scales(patterns: Any, exponent: int) -> None:
     """Turn largest magnitudes into 2^(floor(log2 largest) - emax), at least 2^-127 (OCP MX 1.0, section 6.3)."""
     for i in range(patterns.size):
@@ -162,7 +163,7 @@ def _power_of_two_scales(patterns: Any, exponent: int) -> None:
         patterns[i] = scale if largest < u32(INFINITY) else u32(NAN)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _two_level_scales(patterns: Any, scale_row: Any, element_max: float, tensor_scale: float) -> None:
     """Turn largest magnitudes into t · E4M3(largest / element_max / t) for the tensor's scale t (NVFP4)."""
     scales = patterns.view(np.float32)
@@ -174,7 +175,7 @@ def _two_level_scales(patterns: Any, scale_row: Any, element_max: float, tensor_
         scales[i] = f32(scales[i] * f32(tensor_scale))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _spread(patterns: Any, size: int, scale_of_value: Any) -> None:
     """Give each value the scale of its block."""
     scales = patterns.view(np.float32)
@@ -182,7 +183,7 @@ def _spread(patterns: Any, size: int, scale_of_value: Any) -> None:
         scale_of_value[block * size : (block + 1) * size] = scales[block]
 
 
-@numba.njit(inline="always")
+@inlined
 def _round_scaled(values: Any, scales: Any, element_row: Any, mode: int, number: Any, random: Any) -> None:
     """Round each value / scale to the element format, and scale it back."""
     scalars = unpack(element_row)

@@ -11,7 +11,7 @@ from typing import Literal
 
 from quantbench.errors import InputError
 
-__all__ = ["Format", "TopCodes", "all_formats", "contains", "format_names", "get_format", "storage_dtype"]
+__all__ = ["ONNX_TYPES", "Format", "TopCodes", "all_formats", "contains", "format_names", "get_format", "storage_dtype"]
 
 Kind = Literal["float", "int", "block"]
 TopCodes = Literal["inf-nan", "nan", "finite", "nan-is-negative-zero", "integer"]
@@ -156,32 +156,40 @@ def contains(outer: str | Format, inner: str | Format) -> bool:
 def storage_dtype(format: str | Format) -> str:  # noqa: A002 (named as in round_to)
     """The narrowest ONNX tensor type that holds every value of `format` exactly: its name in `onnx.TensorProto`.
 
-    Only types that ONNX Runtime 1.32 casts to float on the CPU count (FLOAT4E2M1 is none of them). The scaled values
-    of a block format need FLOAT.
+    Only types that ONNX Runtime 1.32 casts to float on the CPU count: FLOAT4E2M1 and the FLOAT6 types are none of
+    them. The scaled values of a block format need FLOAT.
     """
     entry = get_format(format)
     if entry.kind == "block":
         return "FLOAT"
-    return next((dtype for dtype, name in _STORAGE if contains(name, entry)), "FLOAT")
+    castable = ((dtype, name) for dtype, name in ONNX_TYPES if dtype not in _NOT_CAST_BY_ONNXRUNTIME)
+    return next(dtype for dtype, name in castable if contains(name, entry))
 
 
-_STORAGE: Sequence[tuple[str, str]] = (
-    ("INT2", "int2"),
+ONNX_TYPES: Sequence[tuple[str, str]] = (
     ("UINT2", "uint2"),
-    ("INT4", "int4"),
+    ("INT2", "int2"),
     ("UINT4", "uint4"),
-    ("INT8", "int8"),
+    ("INT4", "int4"),
+    ("FLOAT4E2M1", "fp4_e2m1"),
+    ("FLOAT6E2M3", "fp6_e2m3"),
+    ("FLOAT6E3M2", "fp6_e3m2"),
     ("UINT8", "uint8"),
+    ("INT8", "int8"),
     ("FLOAT8E4M3FN", "fp8_e4m3fn"),
     ("FLOAT8E5M2", "fp8_e5m2"),
     ("FLOAT8E4M3FNUZ", "fp8_e4m3fnuz"),
     ("FLOAT8E5M2FNUZ", "fp8_e5m2fnuz"),
     ("FLOAT8E8M0", "e8m0"),
-    ("INT16", "int16"),
     ("UINT16", "uint16"),
+    ("INT16", "int16"),
     ("FLOAT16", "fp16"),
     ("BFLOAT16", "bfloat16"),
+    ("FLOAT", "fp32"),
 )
+"""The ONNX tensor types (onnx.TensorProto.DataType) and the formats they are, narrow ones first."""
+
+_NOT_CAST_BY_ONNXRUNTIME = ("FLOAT4E2M1", "FLOAT6E2M3", "FLOAT6E3M2")
 
 
 def _step(entry: Format, power: float) -> float:

@@ -9,8 +9,9 @@ numba would widen it to 64 bits and halve the speed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numba
 import numpy as np
@@ -24,6 +25,8 @@ __all__ = [
     "INFINITY",
     "Rounding",
     "check_rounding",
+    "compiled",
+    "inlined",
     "parameters",
     "random_bits",
     "round_bits",
@@ -54,6 +57,10 @@ _MODES: dict[str, tuple[int, int, int]] = {
 
 u32 = np.uint32
 i32 = np.int32
+
+Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+compiled: Callable[[Kernel], Kernel] = numba.njit(cache=True, nogil=True)
+inlined: Callable[[Kernel], Kernel] = numba.njit(inline="always")
 
 
 def check_rounding(rounding: str) -> None:
@@ -91,7 +98,7 @@ def parameters(entry: Format, rounding: str, saturate: bool) -> NDArray[np.uint3
     return row
 
 
-@numba.njit(inline="always")
+@inlined
 def unpack(row: Any) -> Any:
     """The numbers of a row as scalars, so that a loop keeps them in registers."""
     return (
@@ -107,7 +114,7 @@ def unpack(row: Any) -> Any:
     )
 
 
-@numba.njit(inline="always")
+@inlined
 def round_bits(pattern: Any, random: Any, mode: int, shape: int, scalars: Any) -> Any:
     """Round one float32 pattern (uint32).
 
@@ -169,7 +176,7 @@ def round_bits(pattern: Any, random: Any, mode: int, shape: int, scalars: Any) -
     return u32(rounded | u32(sign & u32(0x80000000)))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def round_run(patterns: Any, row: Any) -> None:
     """Round a contiguous run of float32 patterns in place, by any mode but stochastic."""
     if row[0] == NEAREST and row[1] == SYMMETRIC:
@@ -186,14 +193,14 @@ def round_run(patterns: Any, row: Any) -> None:
         _run(patterns, row, DIRECTED, SCALE_ONLY)
 
 
-@numba.njit(inline="always")
+@inlined
 def _run(patterns: Any, row: Any, mode: int, shape: int) -> None:
     scalars = unpack(row)
     for i in range(patterns.size):
         patterns[i] = round_bits(patterns[i], u32(0), mode, shape, scalars)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def round_run_stochastic(patterns: Any, row: Any, first: Any, key: Any, other_key: Any) -> None:
     """Round a contiguous run in place at random. Element i uses number `first + i` (32 bits) of the keys' stream."""
     if row[1] == SYMMETRIC:
@@ -204,7 +211,7 @@ def round_run_stochastic(patterns: Any, row: Any, first: Any, key: Any, other_ke
         _run_stochastic(patterns, row, first, key, other_key, SCALE_ONLY)
 
 
-@numba.njit(inline="always")
+@inlined
 def _run_stochastic(patterns: Any, row: Any, first: Any, key: Any, other_key: Any, shape: int) -> None:
     scalars = unpack(row)
     for i in range(patterns.size):
@@ -212,13 +219,13 @@ def _run_stochastic(patterns: Any, row: Any, first: Any, key: Any, other_key: An
         patterns[i] = round_bits(patterns[i], random, RANDOM, shape, scalars)
 
 
-@numba.njit(inline="always")
+@inlined
 def random_bits(number: Any, key: Any, other_key: Any) -> Any:
     """32 random bits: the entry `number` of the stream that the two keys name. A function of its arguments alone."""
     return mixed(u32(mixed(u32(number ^ key)) + other_key))
 
 
-@numba.njit(inline="always")
+@inlined
 def mixed(bits: Any) -> Any:
     """A 32-bit mixing permutation in which each input bit flips each output bit half of the time.
 
