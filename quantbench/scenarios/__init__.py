@@ -2,6 +2,6 @@
 
 from quantbench.scenarios.admission import require_passing
 from quantbench.scenarios.rounds import ROUNDS, SCENARIOS
-from quantbench.scenarios.run import Run, run
+from quantbench.scenarios.runs import Run, run
 
 __all__ = ["ROUNDS", "SCENARIOS", "Run", "require_passing", "run"]

@@ -18,19 +18,21 @@ __all__ = ["Speed", "probe"]
 Array = NDArray[Any]
 
 BATCHES = (1, 2, 4, 8, 16, 32)
+RUNS = 30
+FASTEST = 20e-6
+"""Seconds that LoadGen and its Python binding take for a query that nothing is computed for, about."""
 WORTHWHILE = 1.03
 """A larger batch has to bring this much more throughput: it costs memory and latency."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds from samples in memory to predictions, by batch size: the best of a few runs."""
+    """Seconds from samples in memory to predictions, by batch size."""
 
-    seconds: dict[int, float]
-
-    @property
-    def single(self) -> float:
-        return self.seconds[1]
+    best: dict[int, float]
+    """The fastest of a few runs: what the variant can do."""
+    mean: dict[int, float]
+    """The mean of them: what can be counted on, on a machine that does other things too."""
 
     def batch(self, *, within: float = math.inf, largest: int | None = None) -> int:
         """The smallest batch whose throughput is nearly the highest.
@@ -39,36 +41,38 @@ class Speed:
             within, largest: only batches of at most so many seconds, and so many samples, count. 1 always does.
         """
         best = 1
-        for size, seconds in self.seconds.items():
+        for size, seconds in self.best.items():
             allowed = seconds <= within and (largest is None or size <= largest)
-            if allowed and size / seconds > WORTHWHILE * best / self.seconds[best]:
+            if allowed and size / seconds > WORTHWHILE * best / self.best[best]:
                 best = size
         return best
 
-    def throughput(self, batch: int) -> float:
-        """Samples a second at a measured batch size."""
-        return batch / self.seconds[batch]
+    def throughput(self, batch: int, *, sustained: bool = False) -> float:
+        """Samples a second at a measured batch size: at best, or in the mean."""
+        return batch / (self.mean if sustained else self.best)[batch]
 
 
 def probe(executor: Executor, task: Task, inputs: Sequence[Array], budget: float = 1.0) -> Speed:
     """Time batches of growing size, for about `budget` seconds (longer where one run of one sample takes longer)."""
     inputs = sorted(inputs, key=lambda sample: sample.shape)
     end = time.perf_counter() + budget
-    seconds: dict[int, float] = {}
+    best: dict[int, float] = {}
+    mean: dict[int, float] = {}
     for size in BATCHES:
         batch = [inputs[k % len(inputs)] for k in range(size)]
         first = _seconds(executor, task, batch)  # includes what the runtime allocates for a new shape
         share = min(end, time.perf_counter() + budget / len(BATCHES))
         timed: list[float] = []
-        while len(timed) < 10 and time.perf_counter() < share:
+        while len(timed) < RUNS and time.perf_counter() < share:
             timed.append(_seconds(executor, task, batch))
-        seconds[size] = min(timed, default=first)
-        if time.perf_counter() + 2 * seconds[size] > end:
+        best[size] = min(timed, default=first)
+        mean[size] = sum(timed) / len(timed) if timed else first
+        if time.perf_counter() + 2 * mean[size] > end:
             break
-    return Speed(seconds)
+    return Speed(best, mean)
 
 
 def _seconds(executor: Executor, task: Task, batch: Sequence[Array]) -> float:
     start = time.perf_counter()
     task.predictions(task.infer(executor, task.feeds(executor, batch)))
-    return time.perf_counter() - start
+    return max(time.perf_counter() - start, FASTEST)

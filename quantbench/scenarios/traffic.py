@@ -12,7 +12,7 @@ from quantbench.references import Reference
 from quantbench.scenarios.probe import Speed
 from quantbench.scenarios.rounds import Settings
 
-__all__ = ["Traffic", "plan_traffic"]
+__all__ = ["Traffic", "latency_bound_ms", "plan_traffic"]
 
 HIGHEST_LOAD = 0.7
 """The part of the measured throughput that is asked for where the user asks for nothing."""
@@ -42,7 +42,7 @@ class Traffic:
     @property
     def expected_seconds(self) -> float:
         """About how long LoadGen will take."""
-        throughput = self.speed.throughput(self.batch)
+        throughput = self.speed.throughput(self.batch, sustained=True)
         if self.mode == "accuracy":
             return self.total / throughput
         samples = self.rules.min_queries * self.samples_per_query
@@ -67,10 +67,10 @@ class Traffic:
         made.multi_stream_target_latency_percentile = rules.percentile
         made.server_target_latency_percentile = rules.percentile
         # LoadGen prepares twice the queries that these latencies let through in the least duration.
-        made.single_stream_expected_latency_ns = round(self.speed.single * 1e9)
+        made.single_stream_expected_latency_ns = round(self.speed.best[1] * 1e9)
         made.multi_stream_expected_latency_ns = round(self.samples_per_query / throughput * 1e9)
         made.multi_stream_samples_per_query = self.samples_per_query
-        # A fifth more samples than the probe's speed needs (LoadGen adds a tenth), lest the run is too short.
+        # A fifth more samples than the best speed needs (LoadGen adds a tenth), lest the run is too short.
         made.offline_expected_qps = 1.2 * throughput
         if self.target_qps is not None:
             made.server_target_qps = self.target_qps
@@ -82,13 +82,30 @@ class Traffic:
         return made
 
 
+def latency_bound_ms(rules: Settings, reference: Reference) -> float | None:
+    """What the scenario's latency percentile has to keep to; None where the rules have no bound.
+
+    Raises:
+        InputError: the reference lacks the bound that the scenario needs.
+    """
+    if rules.bound is None:
+        return None
+    bound: float | None = getattr(reference.latency, rules.bound, None)
+    if bound is None:
+        raise InputError(
+            f"{rules.scenario} of round {rules.round} needs a latency bound and reference {reference.name} has none; "
+            f"set {rules.bound} under [latency] in {reference.file}"
+        )
+    return bound
+
+
 def plan_traffic(
     rules: Settings,
-    reference: Reference,
     speed: Speed,
     *,
     mode: str,
     total: int,
+    bound_ms: float | None = None,
     target_qps: float | None = None,
     samples_per_query: int | None = None,
 ) -> Traffic:
@@ -96,15 +113,15 @@ def plan_traffic(
 
     Args:
         total: how many samples the data set has.
+        bound_ms: the latency to keep to, where there is one.
         target_qps, samples_per_query: the user's own choice for Server, and for MultiStream where the round has none.
 
     Raises:
-        InputError: the reference lacks the bound that the scenario needs, or a number is not above 0.
+        InputError: a number is not above 0.
     """
     for name, number in (("target_qps", target_qps), ("samples_per_query", samples_per_query)):
         if number is not None and number <= 0:
             raise InputError(f"{name} must be above 0, not {number}")
-    bound_ms = _bound_ms(rules, reference) if mode == "performance" else None
     bound = math.inf if bound_ms is None else bound_ms / 1000
     samples = rules.samples_per_query or 1
     match rules.scenario:
@@ -130,23 +147,11 @@ def plan_traffic(
     )
 
 
-def _bound_ms(rules: Settings, reference: Reference) -> float | None:
-    if rules.bound is None:
-        return None
-    bound: float | None = getattr(reference.latency, rules.bound, None)
-    if bound is None:
-        raise InputError(
-            f"{rules.scenario} of round {rules.round} needs a latency bound and reference {reference.name} has none; "
-            f"set {rules.bound} under [latency] in {reference.file}"
-        )
-    return bound
-
-
 def _fitting_samples(speed: Speed, bound: float) -> int:
     """How many samples the system should get done within the bound, with some room; a batch where there is none."""
     if math.isinf(bound):
         return speed.batch()
-    return max(1, int(HIGHEST_LOAD * bound * speed.throughput(speed.batch(within=bound))))
+    return max(1, int(HIGHEST_LOAD * bound * speed.throughput(speed.batch(within=bound), sustained=True)))
 
 
 def _sustainable_rate(speed: Speed, batch: int, bound: float) -> float:
@@ -155,6 +160,7 @@ def _sustainable_rate(speed: Speed, batch: int, bound: float) -> float:
     With random arrivals and constant service time s, a queue at load r keeps a query waiting longer than t with a
     probability of about exp(-2 (1 - r) / r · t / s) (M/D/1 in heavy traffic; Kingman 1961). Set to 1% at t = bound - s.
     """
-    room = 2 * max(bound - speed.single, 0.0) / (math.log(100) * speed.single)
+    single = speed.mean[1]
+    room = 2 * max(bound - single, 0.0) / (math.log(100) * single)
     load = min(max(room / (1 + room), LOWEST_LOAD), HIGHEST_LOAD)
-    return load * speed.throughput(batch)
+    return load * speed.throughput(batch, sustained=True)

@@ -19,7 +19,7 @@ from quantbench.scenarios.probe import probe
 from quantbench.scenarios.qsl import SampleLibrary
 from quantbench.scenarios.rounds import performance_samples, settings
 from quantbench.scenarios.sut import DirectSystem, QueueSystem, SystemUnderTest, answers
-from quantbench.scenarios.traffic import Traffic, plan_traffic
+from quantbench.scenarios.traffic import Traffic, latency_bound_ms, plan_traffic
 from quantbench.support import atomic_folder, to_json
 from quantbench.tasks.base import Task
 
@@ -119,21 +119,30 @@ def run(
     total = len(dataset.scored)
     if total == 0:
         raise InputError(f"reference {reference.name}: its data set has no samples left to score")
+    bound_ms = latency_bound_ms(rules, reference) if mode == "performance" else None
     what = f"{reference.name} {dtype} {scenario}"
     with _in_a_sentence(what):
         speed = probe(executor, task, [dataset.scored.input(index) for index in range(min(PROBED, total))])
     traffic = plan_traffic(
-        rules, reference, speed, mode=mode, total=total, target_qps=target_qps, samples_per_query=samples_per_query
+        rules,
+        speed,
+        mode=mode,
+        total=total,
+        bound_ms=bound_ms,
+        target_qps=target_qps,
+        samples_per_query=samples_per_query,
     )
+    load = traffic.settings()
+    in_memory = performance_samples(reference.name, total)
     with atomic_folder(logs) as folder:
         system, library = _system(executor, dataset, task, traffic)
         with _in_a_sentence(what):
             run_test(
                 system,
                 library,
-                traffic.settings(),
+                load,
                 folder,
-                performance_samples=performance_samples(reference.name, total),
+                performance_samples=in_memory,
                 expected_seconds=traffic.expected_seconds,
                 what=what,
             )
@@ -143,7 +152,7 @@ def run(
             score = _score(reference, dataset, task, folder)
             valid, result, unit = not log.errors, score, reference.quality.metric
         else:
-            in_bound = traffic.bound_ms is None or timing.percentile(rules.percentile) <= traffic.bound_ms * 1e6
+            in_bound = bound_ms is None or timing.percentile(rules.percentile) <= bound_ms * 1e6
             valid = log.result("result_validity") == "VALID" and in_bound
             score, result, unit = None, float(log.result(rules.result)) * rules.scale, rules.unit
         done = Run(
@@ -164,7 +173,7 @@ def run(
             quick=quick,
             gated=gated,
             target_qps=traffic.target_qps,
-            bound_ms=traffic.bound_ms,
+            bound_ms=bound_ms,
         )
         (folder / "run.json").write_text(to_json(done.document()), encoding="utf-8")
     return done
