@@ -108,11 +108,12 @@ def _optimised(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[TensorSpe
 
 
 def _bypassed(before: onnx.ModelProto, after: onnx.ModelProto, kept: Collection[str]) -> set[str]:
-    """Kept tensors that some other one is computed from in `before`, but not in `after`."""
+    """Kept tensors that an output, or another kept tensor, is computed from in `before`, but not in `after`."""
     wanted = _sources(before, {name: {name} for name in kept})
     got = _sources(after, _behind(after, kept))
-    changed = [name for name in kept if wanted[name] != got[name]]
-    bypassed = {source for name in changed for source in wanted[name] - got[name] or wanted[name]}
+    targets = [value.name for value in before.graph.output if value.name in wanted]
+    changed = [name for name in targets if wanted[name] != got.get(name, set())]
+    bypassed = {source for name in changed for source in wanted[name] - got.get(name, set()) or wanted[name]}
     return {name for node in before.graph.node for name in node.output if name in bypassed and name in kept}
 
 
