@@ -75,7 +75,7 @@ def parameters(entry: Format, rounding: str, saturate: bool) -> NDArray[np.uint3
     mode, one, other = _MODES[rounding]
     scale_only = not entry.has_zero
     # OCP MX gives formats without infinity and NaN no other overflow than the largest value; the same for integers
-    most, most_negative = _pattern(entry.max), 0 if scale_only else _pattern(-entry.min)
+    most, most_negative = _pattern(entry.max), 0 if scale_only else _pattern(abs(entry.min))
     overflow = 0 if saturate else INFINITY if entry.has_inf else NAN if entry.has_nan else 0
     shape = SCALE_ONLY if scale_only else SYMMETRIC if entry.min == -entry.max else INTEGER
     row = np.array(
