@@ -107,32 +107,27 @@ class StagedSession:
         Raises:
             InputError: an input is missing.
         """
-        arrays: dict[str, Array] = {}  # own what the first stages read
+        values: dict[str, Array] = {}
         for spec in self.inputs:
             if spec.name not in feeds:
                 raise InputError(
                     f"input {spec.name!r} is not fed; the graph takes {', '.join(s.name for s in self.inputs)}"
                 )
-            array = np.ascontiguousarray(feeds[spec.name])
+            array = np.asarray(feeds[spec.name], order="C")
             if spec.name in self._taps:
                 array = array.copy()
                 self._touch(spec.name, array)
-            arrays[spec.name] = array
-        values = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
+            values[spec.name] = array
         for stage, session in self._steps:
-            feed = {name: values[name] for name in stage.inputs}
-            results = session.run_with_ort_values(stage.outputs, feed)
+            results = session.run(stage.outputs, {name: values[name] for name in stage.inputs})  # nothing is copied
             for name, result in zip(stage.outputs, results, strict=True):
                 values[name] = result
                 if name in self._taps:
-                    self._touch(name, result.numpy())
+                    self._touch(name, result)
             for name in stage.released:
                 del values[name]
-            del feed, results
-        return [
-            self._constants[spec.name] if spec.name in self._constants else values[spec.name].numpy()
-            for spec in self.outputs
-        ]
+            del results
+        return [self._constants[s.name] if s.name in self._constants else values[s.name] for s in self.outputs]
 
     def _touch(self, name: str, array: Array) -> None:
         for visit in self._taps[name]:

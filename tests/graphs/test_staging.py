@@ -283,3 +283,18 @@ def test_every_tensor_of_efficientnet_equals_the_portable_graph() -> None:
     source = prepare(onnx.load(DATA / "efficientnet_lite0.onnx"))
     x = np.random.default_rng(9).normal(0, 1, (2, 3, 224, 224)).astype(np.float32)
     portable_and_staged(source, "fp11", "plain", {source.graph.inputs[0].name: x})
+
+
+def test_scalars_and_empty_tensors() -> None:
+    model = graph("g (float x, float[n] v) => (float y, float[n] z) { a = Exp(x)  y = Mul(a, a)  z = Mul(v, a) }")
+    fp11 = get_format("fp11")
+    session = StagedSession(model, rounding_taps(dict.fromkeys(rounding_points(model), fp11)))
+    y, z = session.run({"x": np.array(0.7, np.float32), "v": np.zeros(0, np.float32)})
+    want = np.array([0.7], np.float32)
+    round_inplace(want, fp11)
+    want = np.exp(want)
+    round_inplace(want, fp11)
+    want *= want
+    round_inplace(want, fp11)
+    assert y.shape == () and y == want[0]
+    assert z.shape == (0,)
