@@ -59,8 +59,8 @@ def formats_page() -> str:
 def formats_table_markdown() -> str:
     """The table of the floats and integers, one row a format, in Markdown."""
     header = (
-        "| name | bits | exponent | fraction | bias | lowest | largest | smallest normal | smallest subnormal | top codes are"
-        " | v0.5 | also called | source |"
+        "| name | bits | exponent | fraction | bias | lowest | largest | smallest normal | smallest subnormal"
+        " | top codes are | v0.5 | also called | source |"
     )
     rows = [_row(entry) for entry in all_formats() if entry.kind != "block"]
     return "\n".join([header, "|" + "---|" * 13, *rows]) + "\n"

@@ -1,0 +1,107 @@
+"""How fast rounding is, beside memcpy and beside what ml_dtypes and numpy do, on one core and on two.
+
+    python benchmarks/rounding.py [FORMAT…] [--values 10000000] [--rounds 9] [--json FILE]
+
+GB/s are bytes of the array over the time of one pass, the best of the rounds; memcpy, one thread and two threads take
+turns, so that a busy machine slows them alike. Rounding is in place; the peers' `x.astype(T).astype(float32)` is not,
+and to nearest even alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from quantbench.numerics import all_formats, get_format, round_inplace
+
+ROUNDINGS = ("nearest-even", "nearest-away", "toward-zero", "up", "down", "stochastic")
+PEERS: dict[str, Any] = {
+    "fp16": np.float16,
+    "bfloat16": ml_dtypes.bfloat16,
+    "fp8_e4m3fn": ml_dtypes.float8_e4m3fn,
+    "fp8_e5m2": ml_dtypes.float8_e5m2,
+    "fp8_e4m3fnuz": ml_dtypes.float8_e4m3fnuz,
+    "fp8_e5m2fnuz": ml_dtypes.float8_e5m2fnuz,
+    "fp6_e2m3": ml_dtypes.float6_e2m3fn,
+    "fp6_e3m2": ml_dtypes.float6_e3m2fn,
+    "fp4_e2m1": ml_dtypes.float4_e2m1fn,
+    "e8m0": ml_dtypes.float8_e8m0fnu,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = [entry.name for entry in all_formats() if entry.kind != "int"] + ["int8"]
+    parser.add_argument("formats", nargs="*", default=default)
+    parser.add_argument("--values", type=int, default=10_000_000)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    x = np.random.default_rng(0).standard_normal(options.values).astype(np.float32)
+    heads = ("memcpy", "1 core", "2 cores", "of memcpy", "2 / 1", "peer")
+    print(f"{'format':<14}{'rounding':<14}" + "".join(f"{head:>10}" for head in heads))
+    rows = []
+    for name in options.formats:
+        for rounding in ROUNDINGS:
+            row = measure(x, name, rounding, options.rounds)
+            rows.append(row)
+            peer = "" if row["peer_gbs"] is None else f"{row['peer_gbs']:.2f}"
+            print(
+                f"{name:<14}{rounding:<14}{row['memcpy_gbs']:>10.1f}{row['one_core_gbs']:>10.1f}"
+                f"{row['two_cores_gbs']:>10.1f}{row['of_memcpy']:>10.0%}{row['two_cores_over_one']:>10.2f}{peer:>10}"
+            )
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+
+
+def measure(x: NDArray[np.float32], name: str, rounding: str, rounds: int) -> dict[str, Any]:
+    """One row of the table."""
+    entry = get_format(name)
+    work, copy = x.copy(), np.empty_like(x)
+
+    def rounded(threads: int) -> Callable[[], Any]:
+        return lambda: round_inplace(work, entry, rounding=rounding, seed=1, threads=threads)  # type: ignore[arg-type]
+
+    ways: dict[str, Callable[[], Any]] = {
+        "memcpy_gbs": lambda: np.copyto(copy, x),
+        "one_core_gbs": rounded(1),
+        "two_cores_gbs": rounded(2),
+    }
+    best = dict.fromkeys(ways, float("inf"))
+    for way in ways.values():
+        way()
+    for _ in range(rounds):
+        for label, way in ways.items():
+            np.copyto(work, x)
+            best[label] = min(best[label], seconds(way))
+    peer = None
+    if rounding == "nearest-even" and name in PEERS:
+        with np.errstate(all="ignore"):
+            peer = min(seconds(lambda: x.astype(PEERS[name]).astype(np.float32)) for _ in range(2))
+    speed = {label: x.nbytes / best[label] / 1e9 for label in ways}
+    return {
+        "format": name,
+        "rounding": rounding,
+        **speed,
+        "of_memcpy": speed["one_core_gbs"] / speed["memcpy_gbs"],
+        "two_cores_over_one": speed["two_cores_gbs"] / speed["one_core_gbs"],
+        "peer_gbs": None if peer is None else x.nbytes / peer / 1e9,
+    }
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
