@@ -85,8 +85,8 @@ def _measured(bench: Bench, dtypes: Sequence[str], samples: int | None, logs: Pa
     for dtype in (REFERENCE_DTYPE, *dtypes):
         scored = baseline if dtype == REFERENCE_DTYPE else score(bench, dtype, samples=samples)
         verdict = judge(bench, baseline, scored)
-        shown = evaluation.format_score(verdict.score), 100 * verdict.ratio, verdict.verdict
-        logger.info("%s %s: score %s, %.2f%% of FP32, %s", bench.reference.name, dtype, *shown)
+        said = f", {verdict.ratio:.2%} of FP32, {verdict.verdict}" if dtype != REFERENCE_DTYPE else ""
+        logger.info("%s %s: score %s%s", verdict.reference, dtype, evaluation.format_score(verdict.score), said)
         rows.append(_result(bench, baseline, scored, verdict, samples, logs))
     return rows
 
