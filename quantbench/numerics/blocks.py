@@ -15,7 +15,7 @@ from quantbench.numerics.kernel import (
     NAN,
     NEAREST,
     RANDOM,
-    SYMMETRIC,
+    SATURATING,
     compiled,
     inlined,
     parameters,
@@ -25,7 +25,7 @@ from quantbench.numerics.kernel import (
     unpack,
 )
 
-__all__ = ["BlockRule", "block_rule", "largest_finite", "round_block_rows"]
+__all__ = ["BlockRule", "block_rule", "largest_number", "largest_of_block_rows", "round_block_rows"]
 
 u32 = np.uint32
 i32 = np.int32
@@ -64,13 +64,25 @@ def block_rule(entry: Format, rounding: str) -> BlockRule:
 
 
 @compiled
-def largest_finite(values: Any) -> Any:
-    """The largest magnitude among the finite values of a flat float32 array, 0 where there is none."""
+def largest_of_block_rows(values: Any, length: int, size: int, largest: Any) -> None:
+    """The pattern (uint32) of the largest magnitude of every block, into `largest`; rows as in `round_block_rows`."""
+    scratch = np.empty(TILE * size, np.uint32)
+    block = 0
+    for row in range(0, values.size, length):
+        row_end = min(row + length, values.size)
+        for start in range(row, row_end, TILE * size):
+            tile = values[start : min(start + TILE * size, row_end)]
+            blocks = (tile.size + size - 1) // size
+            _largest_of_blocks(tile, size, largest[block : block + blocks], scratch)
+            block += blocks
+
+
+@compiled
+def largest_number(patterns: Any) -> Any:
+    """The largest of the patterns (uint32) that are neither infinity nor NaN, as float32; 0 where there is none."""
     largest = u32(0)
-    patterns = values.view(np.uint32)
     for i in range(patterns.size):
-        magnitude = u32(patterns[i] & u32(0x7FFFFFFF))
-        largest = max(largest, magnitude if magnitude < u32(INFINITY) else u32(0))
+        largest = max(largest, patterns[i] if patterns[i] < u32(INFINITY) else u32(0))
     return u32(largest).view(np.float32)
 
 
@@ -84,29 +96,34 @@ def round_block_rows(
     exponent: int,
     element_max: float,
     tensor_scale: float,
+    largest: Any,
     random: Any,
 ) -> None:
     """Round the rows of `length` values that the flat float32 `values` consist of, each in blocks of `size`.
 
     The last block of a row, and the last row, may be shorter. `tensor_scale` 0 means scales that are powers of two
-    (MX). A block with a NaN or an infinity becomes NaN: only the shared scale can say so where the elements have no
-    NaN. `random`: for stochastic rounding the number of the first value in the stream, and the stream's two keys.
+    (MX); else `largest` has what `largest_of_block_rows` found, and is overwritten. A block with a NaN or an infinity
+    becomes NaN: only the shared scale can say so where the elements have no NaN. `random`: for stochastic rounding
+    the number of the first value in the stream, and the stream's two keys.
     """
     # a tile at a time, so that every step is a loop over contiguous values that stay in the first cache
-    scales = np.empty(TILE, np.uint32)
+    tile_scales = np.empty(TILE, np.uint32)
     scale_of_value = np.empty(TILE * size, np.float32)
-    scratch = scale_of_value.view(np.uint32)
+    block = 0
     for row in range(0, values.size, length):
         row_end = min(row + length, values.size)
         for start in range(row, row_end, TILE * size):
             tile = values[start : min(start + TILE * size, row_end)]
-            used = scales[: (tile.size + size - 1) // size]
-            _largest_of_blocks(tile, size, used, scratch)
+            blocks = (tile.size + size - 1) // size
             if tensor_scale == 0.0:
-                _power_of_two_scales(used, exponent)
+                scales = tile_scales[:blocks]
+                _largest_of_blocks(tile, size, scales, scale_of_value.view(np.uint32))
+                _power_of_two_scales(scales, exponent)
             else:
-                _two_level_scales(used, scale_row, element_max, tensor_scale)
-            _spread(used, size, scale_of_value)
+                scales = largest[block : block + blocks]
+                _two_level_scales(scales, scale_row, element_max, tensor_scale)
+            block += blocks
+            _spread(scales, size, scale_of_value)
             number = u32(random[0] + u32(start))
             if element_row[0] == NEAREST:
                 _round_scaled(tile, scale_of_value, element_row, NEAREST, number, random)
@@ -196,5 +213,5 @@ def _round_scaled(values: Any, scales: Any, element_row: Any, mode: int, number:
         elif mode == DIRECTED:  # up and down must still see a nonzero value
             vanished = u32(quotient << u32(1)) == u32(0) and values[i] != f32(0)
             quotient = u32(quotient | u32(1)) if vanished else quotient
-        rounded = round_bits(quotient, bits, mode, SYMMETRIC, scalars)
+        rounded = round_bits(quotient, bits, mode, SATURATING, scalars)
         values[i] = f32(u32(rounded).view(np.float32) * scale)

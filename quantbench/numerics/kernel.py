@@ -5,6 +5,9 @@ the significand lie below the format's step there (more of them among subnormals
 fixed); an addend decides the rounding mode; what comes out above the largest value is replaced. No branch depends on
 the data, so that the compiler turns the loop into vector instructions. Every operation is wrapped in `u32` because
 numba would widen it to 64 bits and halve the speed.
+
+`blocks.py` inlines this kernel. numba renews a cached function when its own file is newer, so after a change here touch
+that file too.
 """
 
 from __future__ import annotations
@@ -21,8 +24,12 @@ from quantbench.errors import InputError
 from quantbench.numerics.formats import Format
 
 __all__ = [
-    "ALL",
+    "DIRECTED",
     "INFINITY",
+    "NAN",
+    "NEAREST",
+    "RANDOM",
+    "SATURATING",
     "Rounding",
     "check_rounding",
     "compiled",
@@ -42,7 +49,7 @@ INFINITY = 0x7F800000
 NAN = 0x7FC00000
 
 NEAREST, DIRECTED, RANDOM = 0, 1, 2
-SYMMETRIC, INTEGER, SCALE_ONLY = 0, 1, 2
+SYMMETRIC, INTEGER, SCALE_ONLY, SATURATING = 0, 1, 2, 3
 
 # how the addend comes about, and two patterns: for NEAREST what joins the last kept bit at a tie (mask, always), for
 # DIRECTED which values grow in magnitude (all, flipped where negative)
@@ -119,8 +126,9 @@ def round_bits(pattern: Any, random: Any, mode: int, shape: int, scalars: Any) -
     """Round one float32 pattern (uint32).
 
     `mode` and `shape` are constants where this is inlined, so that no format pays for the oddities of another:
-    SYMMETRIC about zero, INTEGER (the most negative value differs from the largest) or SCALE_ONLY (powers of two
-    without sign and zero). `random`: 32 random bits for mode RANDOM.
+    SYMMETRIC about zero, INTEGER (the most negative value differs from the largest), SCALE_ONLY (powers of two without
+    sign and zero), or SATURATING (symmetric, and whatever the row says, nothing goes above the largest value).
+    `random`: 32 random bits for mode RANDOM.
     """
     base, drop_least, one, other, smallest, most, most_negative, overflow, kept_sign = scalars
     magnitude = u32(pattern & u32(0x7FFFFFFF))
@@ -162,12 +170,15 @@ def round_bits(pattern: Any, random: Any, mode: int, shape: int, scalars: Any) -
     else:
         rounded = rounded if kept != u32(0) else u32(0)
 
-    limit = most
-    if shape == INTEGER:
-        limit = most_negative if negative != u32(0) else most
-    if mode == DIRECTED:
-        growing = u32(ALL) if magnitude >= u32(INFINITY) else growing
-    rounded = max(limit, u32(overflow & growing)) if rounded > limit else rounded
+    if shape == SATURATING:
+        rounded = min(rounded, most)
+    else:
+        limit = most
+        if shape == INTEGER:
+            limit = most_negative if negative != u32(0) else most
+        if mode == DIRECTED:
+            growing = u32(ALL) if magnitude >= u32(INFINITY) else growing
+        rounded = max(limit, u32(overflow & growing)) if rounded > limit else rounded
     rounded = magnitude if magnitude > u32(INFINITY) else rounded
     if shape == SCALE_ONLY:  # neither zero nor sign
         return u32(NAN) if i32(pattern) <= i32(0) else rounded

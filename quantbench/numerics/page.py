@@ -45,7 +45,7 @@ _BLOCKS = """\
 Consecutive values along an axis share a scale. A scale of the MX formats is 2^(floor(log2 m) − e), m the largest
 magnitude of the block and e the exponent of the element's largest power of two (OCP MX 1.0, section 6.3), at least
 2^−127. In NVFP4 the scale of a block is E4M3(m / 6 / t), to nearest even, under the tensor's one scale
-t = M / (6 · 448), M the largest finite magnitude of the tensor, all in float32. Elements are rounded in the mode asked
+t = M / (6 · 448), M the largest m of the tensor, all in float32. Elements are rounded in the mode asked
 for and saturate. A block that holds a NaN or an infinity becomes NaN. MXINT8's element is an integer over 64; its most
 negative code is not used, so that rounding is symmetric and rounding twice changes nothing.
 """

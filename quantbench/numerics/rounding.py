@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantbench.errors import InputError
-from quantbench.numerics.blocks import block_rule, largest_finite, round_block_rows
+from quantbench.numerics.blocks import block_rule, largest_number, largest_of_block_rows, round_block_rows
 from quantbench.numerics.formats import Format, get_format
 from quantbench.numerics.kernel import Rounding, check_rounding, parameters, round_run, round_run_stochastic
 
@@ -153,32 +153,35 @@ def _round_blocks(
     moved = np.ascontiguousarray(np.moveaxis(values, axis, -1))
     length = moved.shape[-1]
     rule = block_rule(entry, rounding)
-    # whole blocks follow each other in memory: then any split into rows is the same, and one block a row splits best
+    # rows of whole blocks follow each other without a seam, so that rows of any length may be made of them
     width = CHUNK if length % rule.block_size == 0 and CHUNK % rule.block_size == 0 else length
+    blocks = math.ceil(width / rule.block_size)
     chunk = width * max(1, CHUNK // width)
     flat = moved.reshape(-1)
-    tensor_scale = _tensor_scale(flat, entry, threads)
+    largest = np.empty(math.ceil(flat.size / width) * blocks if entry.tensor_scale else 0, np.uint32)
+
+    def find(first: int, last: int) -> None:
+        found = largest[first // width * blocks : math.ceil(last / width) * blocks]
+        found[-blocks:] = 0  # the last row may have fewer
+        largest_of_block_rows(flat[first:last], width, rule.block_size, found)
+
+    tensor_scale = 0.0
+    if entry.tensor_scale:
+        _share(flat.size, chunk, threads, find)
+        assert entry.scale is not None
+        # where there is nothing but zeros, any scale does
+        tensor_scale = float(largest_number(largest) / np.float32(rule.element_max * entry.scale.max)) or 1.0
     common = (rule.element_row, rule.scale_row, rule.block_size, rule.element_exponent, rule.element_max, tensor_scale)
 
     def piece(first: int, last: int) -> None:
         runs = _streams(first, last, keys, chunk) if keys is not None else ((first, last, _NO_STREAM),)
         for start, stop, stream in runs:
-            round_block_rows(flat[start:stop], min(width, stop - start), *common, stream)
+            found = largest[start // width * blocks : math.ceil(stop / width) * blocks]
+            round_block_rows(flat[start:stop], min(width, stop - start), *common, found, stream)
 
     _share(flat.size, chunk, threads, piece)
     if not np.may_share_memory(moved, values):
         np.copyto(np.moveaxis(values, axis, -1), moved)
-
-
-def _tensor_scale(values: Values, entry: Format, threads: int | None) -> float:
-    """The float32 scale of a whole tensor (NVFP4), 0 for formats without one."""
-    if not entry.tensor_scale:
-        return 0.0
-    assert entry.element is not None and entry.scale is not None
-    flat = values.reshape(-1)
-    found: list[float] = []
-    _share(flat.size, CHUNK, threads, lambda first, last: found.append(largest_finite(flat[first:last])))
-    return float(np.float32(max(found)) / np.float32(entry.element.max * entry.scale.max)) or 1.0
 
 
 @lru_cache(maxsize=64)
