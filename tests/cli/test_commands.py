@@ -265,3 +265,47 @@ def test_run_refuses_without_a_verdict(tiny: Path, quantbench: Runner) -> None:
     assert outcome.status == 1
     assert "gate" in outcome.sentence
     assert not logs.exists() or not tree(logs)
+
+
+def test_run_of_what_passed_ends_in_the_harness_line(tiny: Path, quantbench: Runner) -> None:
+    out, logs = tiny.parent / "variants", tiny.parent / "runs"
+    assert quantbench("gate", tiny, "--dtype", "fp16", "--out", out).status == 0
+    words = ("run", tiny, "--dtype", "fp16", "--scenario", "singlestream", "--quick", "--out", out, "--logs", logs)
+    outcome = quantbench(*words)
+    assert outcome.status == 0, outcome.stderr
+    assert outcome.stdout.splitlines()[-1].startswith("TestScenario.SingleStream qps=")
+    (run,) = documents(quantbench(*words, "--json").stdout)
+    keys = "reference dtype scenario mode round valid result unit latency_ms queries samples seconds accuracy logs"
+    assert set(keys.split()) <= set(run)
+    assert {"mean", "50.0", "80.0", "90.0", "95.0", "99.0", "99.9"} == set(run["latency_ms"])
+    assert (Path(str(run["logs"])) / "mlperf_log_summary.txt").is_file()
+    accuracy = (*words[:-5], "--mode", "accuracy", "--out", out, "--logs", logs, "--json")
+    (run,) = documents(quantbench(*accuracy).stdout)
+    (_, score) = documents(quantbench("evaluate", tiny, "--dtype", "fp16", "--out", out, "--json").stdout)
+    assert run["accuracy"] == score["score"], "scored from LoadGen's accuracy log"
+
+
+def test_report_measures_once(tiny: Path, quantbench: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second report takes everything from the first; a change of the reference file is measured again."""
+    monkeypatch.setattr("quantbench.operations.everything.SCENARIOS", ("SingleStream",))
+    folder = tiny.parent
+    words = ("report", tiny, "--dtype", "fp16", "fp4_e2m1", "--out", folder / "variants", "--logs", folder / "runs")
+    words += ("--reports", folder / "reports", "--json")
+    tiny.write_text(tiny.read_text().replace("target_ratio = 0.9", "target_ratio = 1.0"))
+    first = quantbench(*words)
+    assert first.status == 0, first.stderr
+    rows = {str(row["dtype"]): row for row in documents(first.stdout)}
+    assert {name: row["verdict"] for name, row in rows.items()} == {
+        "fp32": "reference",
+        "fp16": "pass",
+        "fp4_e2m1": "fail",
+    }
+    assert [len(row["scenarios"]) for row in rows.values()] == [1, 1, 0], "what failed the gate is not run"
+    assert {path.name for path in (folder / "reports").iterdir()} == {"index.html", "index.md", "results.json"}
+    before = tree(folder / "reports")
+    second = quantbench(*words)
+    assert second.stdout == first.stdout and tree(folder / "reports") == before
+    tiny.write_text(tiny.read_text().replace("target_ratio = 1.0", "target_ratio = 0.5"))
+    third = {str(row["dtype"]): row for row in documents(quantbench(*words).stdout)}
+    assert third["fp16"]["target_ratio"] == 0.5
+    assert third["fp16"]["fingerprint"] != rows["fp16"]["fingerprint"]
