@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -15,11 +15,13 @@ from quantbench.graphs.executor import SessionExecutor, TensorSpec
 from quantbench.support import progress
 from quantbench.tasks import Task
 
-__all__ = ["Observations", "observe"]
+__all__ = ["Observations", "Watched", "observe", "watch"]
 
 Array = NDArray[Any]
 Observations = dict[str, dict[str, Observation]]
 """Graph name → tensor name → what was seen."""
+Watched = Mapping[str, Mapping[str, Callable[[Array], None]]]
+"""Graph name → tensor name → what to call with each batch of the tensor's values."""
 
 _BATCH = 8
 
@@ -31,42 +33,48 @@ def observe(
     samples: Samples,
     count: int,
 ) -> Observations:
-    """Watch `tensors` (graph name → float32 tensor names) while the first `count` samples run through the task.
+    """Count the values of `tensors` (graph name → float32 tensor names) over the first `count` samples.
 
     One pass over the samples, in memory that does not grow with their number.
 
     Raises:
         InputError: there are fewer than `count` samples, or a tensor becomes NaN or infinite.
     """
+    histograms = {graph: {name: Histogram(name) for name in names} for graph, names in tensors.items()}
+    watched = {graph: {name: each.add for name, each in named.items()} for graph, named in histograms.items()}
+    watch(models, watched, task, samples, count, "calibrating")
+    return {
+        graph: {name: each.observation() for name, each in named.items()} for graph, named in histograms.items()
+    }
+
+
+def watch(
+    models: Mapping[str, ir.Model], watched: Watched, task: Task, samples: Samples, count: int, what: str
+) -> None:
+    """Run the first `count` samples through the task and hand each batch of the watched tensors over.
+
+    Raises:
+        InputError: there are fewer than `count` samples.
+    """
     if count > len(samples):
         raise InputError(f"calibration asks for {count} samples, but there are only {len(samples)}")
-    executor = _ObservingExecutor(models, tensors)
-    batch = 1 if executor.fixed_batch else _BATCH
-    for start in progress(range(0, count, batch), what="calibrating"):
-        inputs = [samples.input(index) for index in range(start, min(start + batch, count))]
+    executor = _WatchingExecutor(models, watched)
+    for start in progress(range(0, count, _BATCH), what=what):
+        inputs = [samples.input(index) for index in range(start, min(start + _BATCH, count))]
         task.infer(executor, task.feeds(executor, inputs))
-    return executor.observations()
 
 
-class _ObservingExecutor:
-    """Plain sessions that also return the watched tensors, which are counted and dropped."""
+class _WatchingExecutor:
+    """Plain sessions that also compute the watched tensors and hand them over."""
 
-    def __init__(self, models: Mapping[str, ir.Model], tensors: Mapping[str, Sequence[str]]) -> None:
-        exposed = {name: _expose(model, tensors.get(name, ())) for name, model in models.items()}
-        self._executor = SessionExecutor(exposed)
+    def __init__(self, models: Mapping[str, ir.Model], watched: Watched) -> None:
+        self._watched = {name: watched.get(name, {}) for name in models}
         self._kept = {name: len(model.graph.outputs) for name, model in models.items()}
-        self._inputs = {name: [value.name for value in model.graph.inputs] for name, model in models.items()}
-        self._histograms = {
-            name: {tensor: Histogram(tensor) for tensor in tensors.get(name, ())} for name in models
-        }
+        self._executor = SessionExecutor({name: _expose(model, self._watched[name]) for name, model in models.items()})
 
     @property
     def execution(self) -> str:
         return "native"
-
-    @property
-    def fixed_batch(self) -> bool:
-        return any(spec.shape[:1] == (1,) for name in self._kept for spec in self.inputs(name))
 
     def inputs(self, graph: str = "model") -> Sequence[TensorSpec]:
         return self._executor.inputs(graph)
@@ -77,18 +85,12 @@ class _ObservingExecutor:
     def run(self, feeds: Mapping[str, Array], graph: str = "model") -> Sequence[Array]:
         results = self._executor.run(feeds, graph)
         named = {spec.name: value for spec, value in zip(self._executor.outputs(graph), results, strict=True)}
-        for tensor, histogram in self._histograms[graph].items():
-            histogram.add(feeds[tensor] if tensor in feeds else named[tensor])
+        for tensor, visit in self._watched[graph].items():
+            visit(feeds[tensor] if tensor in feeds else named[tensor])
         return results[: self._kept[graph]]
 
-    def observations(self) -> Observations:
-        return {
-            graph: {tensor: histogram.observation() for tensor, histogram in histograms.items()}
-            for graph, histograms in self._histograms.items()
-        }
 
-
-def _expose(model: ir.Model, tensors: Sequence[str]) -> bytes:
+def _expose(model: ir.Model, tensors: Mapping[str, Any]) -> bytes:
     """The model with `tensors` as further outputs, serialized."""
     copy = model.clone()
     present = {value.name for value in (*copy.graph.inputs, *copy.graph.outputs)}

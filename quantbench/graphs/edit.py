@@ -44,7 +44,7 @@ def add_initializer(graph: ir.Graph, name: str, array: Array | ir.TensorProtocol
     while unique in taken:
         count += 1
         unique = f"{name}_{count}"
-    tensor = ir.Tensor(np.ascontiguousarray(array), name=unique) if isinstance(array, np.ndarray) else array
+    tensor = ir.Tensor(np.asarray(array, order="C"), name=unique) if isinstance(array, np.ndarray) else array
     tensor.name = unique
     value = ir.Value(name=unique, const_value=tensor, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype))
     graph.register_initializer(value)
@@ -88,7 +88,11 @@ def drop_unused(graph: ir.Graph, node: ir.Node | None) -> None:
     pending = [node]
     while pending:
         current = pending.pop()
-        if current is None or current.graph is None or any(out.uses() or out.is_graph_output() for out in current.outputs):
+        if (
+            current is None
+            or current.graph is None
+            or any(out.uses() or out.is_graph_output() for out in current.outputs)
+        ):
             continue
         pending += [value.producer() for value in current.inputs if value is not None]
         graph.remove(current, safe=True)

@@ -33,7 +33,9 @@ def load_graphs(reference: Reference) -> dict[str, ir.Model]:
     wanted = reference.model.output
     outputs = [value.name for value in next(iter(models.values())).graph.output]
     if wanted is not None and wanted not in outputs:
-        raise InputError(f"{reference.name}: [model] output {wanted!r} is not in the graph; it has {', '.join(outputs)}")
+        raise InputError(
+            f"{reference.name}: [model] output {wanted!r} is not in the graph; it has {', '.join(outputs)}"
+        )
     return {name: prepare(model) for name, model in models.items()}
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from quantbench.graphs.edit import add_initializer
 
-__all__ = ["Affine", "QuantizedTensor", "write_activations", "write_weights"]
+__all__ = ["Affine", "QuantizedTensor", "round_trip", "write_activations", "write_weights"]
 
 Array = NDArray[Any]
 
@@ -81,22 +81,28 @@ def write_activations(model: ir.Model, activations: Mapping[str, Affine], nodes:
         producer = source.producer()
         everyone = producer is None or producer.name in nodes
         readers = [(node, index) for node, index in source.uses() if everyone or node.name in nodes]
-        quantize = ir.Node("", "QuantizeLinear", [source, *_parameters(graph, affine, name)], name=f"{name}_quantize")
-        quantize.outputs[0].name = f"{name}_quantized"
-        result = ir.Node(
-            "", "DequantizeLinear", [quantize.outputs[0], *quantize.inputs[1:]], name=f"{name}_dequantize"
-        )
-        output = result.outputs[0]
-        output.name = f"{name}_dequantized"
-        output.shape, output.type = source.shape, source.type
-        if producer is None:
-            graph.insert_before(graph[0], [quantize, result])
-        else:
-            graph.insert_after(producer, [quantize, result])
+        output = round_trip(graph, source, affine)
         for node, index in readers:
             node.replace_input_with(index, output)
         if everyone and source.is_graph_output():
             _take_over_output(graph, source, output)
+
+
+def round_trip(graph: ir.Graph, source: ir.Value, affine: Affine) -> ir.Value:
+    """Put a QuantizeLinear and a DequantizeLinear behind `source`; returns what they make of it. Moves no reader."""
+    name = source.name
+    quantize = ir.Node("", "QuantizeLinear", [source, *_parameters(graph, affine, f"{name}")], name=f"{name}_quantize")
+    quantize.outputs[0].name = f"{name}_quantized"
+    result = ir.Node("", "DequantizeLinear", [quantize.outputs[0], *quantize.inputs[1:]], name=f"{name}_dequantize")
+    output = result.outputs[0]
+    output.name = f"{name}_dequantized"
+    output.shape, output.type = source.shape, source.type
+    producer = source.producer()
+    if producer is None:
+        graph.insert_before(graph[0], [quantize, result])
+    else:
+        graph.insert_after(producer, [quantize, result])
+    return output
 
 
 def _take_over_output(graph: ir.Graph, source: ir.Value, output: ir.Value) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quantbench.graphs.qdq import Affine
+from quantbench.graphs.qdq import Affine, QuantizedTensor
 
-__all__ = ["activation_affine", "expand", "integer_range", "quantize", "symmetric_affine"]
+__all__ = ["activation_affine", "dequantize", "integer_range", "quantize", "symmetric_affine"]
 
 Array = NDArray[Any]
 
@@ -23,15 +23,20 @@ def integer_range(name: str) -> tuple[int, int]:
 def activation_affine(low: float, high: float, name: str) -> Affine:
     """Asymmetric per-tensor parameters whose codes cover [low, high] and hold 0 exactly.
 
-    The scale is widened after the zero point is rounded, so that neither end is cut.
+    The scale is widened after the zero point is rounded, so that neither end is cut by more than a rounding of
+    float32; it is rounded so that no code lies outside, because ONNX Runtime drops a Clip only when the codes stay
+    within its bounds.
     """
     smallest, largest = integer_range(name)
-    low, high = min(low, 0.0), max(high, 0.0)
+    low, high = float(np.float32(min(low, 0.0))), float(np.float32(max(high, 0.0)))
     scale = max((high - low) / (largest - smallest), 1e-30)
     zero_point = int(np.clip(np.rint(smallest - low / scale), smallest, largest))
     above, below = largest - zero_point, zero_point - smallest
     scale = max(high / above if above else 0.0, -low / below if below else 0.0, 1e-30)
-    return Affine(name, np.float32(scale)[()], np.int64(zero_point)[()])
+    rounded = np.float32(scale)
+    while rounded > 1e-30 and (rounded * np.float32(above) > high or rounded * np.float32(-below) < low):
+        rounded = np.nextafter(rounded, np.float32(0))
+    return Affine(name, np.asarray(rounded), np.asarray(zero_point, np.int64))
 
 
 def symmetric_affine(amplitude: Array, name: str, axis: int | None, block_size: int = 0) -> Affine:
@@ -49,12 +54,19 @@ def symmetric_affine(amplitude: Array, name: str, axis: int | None, block_size: 
 def quantize(values: Array, affine: Affine) -> Array:
     """Round real values to the nearest codes, half to even, and clamp (ONNX QuantizeLinear). Returns int32."""
     smallest, largest = integer_range(affine.format)
-    scale, zero_point = (expand(part, values.shape, affine) for part in (affine.scale, affine.zero_point))
+    scale, zero_point = (_expand(part, values.shape, affine) for part in (affine.scale, affine.zero_point))
     codes = np.rint(values.astype(np.float32) / scale) + zero_point
     return np.clip(codes, smallest, largest).astype(np.int32)
 
 
-def expand(parameter: Array, shape: tuple[int, ...], affine: Affine) -> Array:
+def dequantize(tensor: QuantizedTensor) -> Array:
+    """The real values of codes, float32 (ONNX DequantizeLinear)."""
+    affine = tensor.affine
+    scale, zero_point = (_expand(part, tensor.codes.shape, affine) for part in (affine.scale, affine.zero_point))
+    return ((tensor.codes - zero_point) * scale).astype(np.float32)
+
+
+def _expand(parameter: Array, shape: tuple[int, ...], affine: Affine) -> Array:
     """A scale or zero point shaped so that it broadcasts over a tensor of `shape`."""
     parameter = np.asarray(parameter)
     if affine.axis is None or parameter.ndim == 0:

@@ -13,23 +13,26 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from quantbench.calibration import Observations, observe
 from quantbench.datasets import Dataset, open_dataset
 from quantbench.errors import InputError
 from quantbench.graphs.load import load_graphs
 from quantbench.numerics import get_format
+from quantbench.quantization.bias_correction import bias_correction
 from quantbench.quantization.plan import Plan
 from quantbench.quantization.planning import integer_placement, make_plan
 from quantbench.quantization.recipe import Recipe
 from quantbench.quantization.variant import MANIFEST, PLAN, load_variant, read_manifest, variant_folder
-from quantbench.quantization.writing import write_graph
+from quantbench.quantization.writing import round_weights, write_graph
 from quantbench.references import Reference, fetch
 from quantbench.support import atomic_folder, sha256_file, sha256_lines, to_json
 from quantbench.tasks import make_task
 
 __all__ = ["Calibration", "Conversion", "convert"]
 
+Array = NDArray[Any]
 _TOOLS = ("quantbench", "numpy", "onnx", "onnx_ir", "onnxruntime")
 
 
@@ -88,34 +91,39 @@ def convert(reference: Reference, recipe: Recipe, *, out: Path = Path("variants"
         manifest = load_variant(out, reference, recipe.dtype).manifest
         return _conversion(folder, manifest, time.perf_counter() - started, 0.0, kept=True)
     models = load_graphs(reference)
-    tensors = {name: integer_placement(model, recipe).tensors for name, model in models.items()}
+    task = make_task(reference, dataset)
     calibrating = time.perf_counter()
+    tensors = {name: integer_placement(model, recipe).tensors for name, model in models.items()}
     observations: Observations = {}
     if any(tensors.values()):
-        task = make_task(reference, dataset)
         observations = observe(models, tensors, task, dataset.calibration, count)
-    else:
-        source = source | {"calibration": _no_calibration()}
-    calibration_seconds = time.perf_counter() - calibrating
     plan = make_plan(reference.name, models, recipe, observations)
-    written = {name: write_graph(model, plan.graphs[name]) for name, model in models.items()}
+    weights = {name: round_weights(model, plan.graphs[name]) for name, model in models.items()}
+    shifts: dict[str, dict[str, Array]] = {}
+    if any(weights.values()) and recipe.bias_correction:
+        shifts = bias_correction(models, plan, weights, task, dataset.calibration, count)
+    calibration_seconds = time.perf_counter() - calibrating
+    written = {
+        name: write_graph(model, plan.graphs[name], weights[name], shifts.get(name, {}))
+        for name, model in models.items()
+    }
     manifest = _write(folder, source, plan, models, written)
-    seconds = time.perf_counter() - started
-    return _conversion(folder, manifest, seconds, calibration_seconds if observations else 0.0, kept=False)
+    return _conversion(folder, manifest, time.perf_counter() - started, calibration_seconds, kept=False)
 
 
 def _calibration_count(recipe: Recipe, dataset: Dataset) -> int:
+    """How many samples the conversion looks at: none where no tensor becomes an integer."""
     available = len(dataset.calibration)
     count = available if recipe.calibration_samples is None else recipe.calibration_samples
     if count > available:
         raise InputError(f"--calibration-samples asks for {count}, but the reference has {available}")
-    return count
+    return count if recipe.has_integers else 0
 
 
 def _source(reference: Reference, recipe: Recipe, dataset: Dataset, count: int) -> dict[str, Any]:
     """Everything a variant depends on; the first part of its manifest."""
     file = fetch(reference)
-    description = json.dumps(asdict(reference) | {"folder": ""}, default=str, sort_keys=True)
+    description = json.dumps(asdict(reference) | {"file": ""}, default=str, sort_keys=True)
     return {
         "reference": reference.name,
         "dtype": get_format(recipe.dtype).name,
@@ -125,26 +133,19 @@ def _source(reference: Reference, recipe: Recipe, dataset: Dataset, count: int) 
         "calibration": {
             "samples": count,
             "list_sha256": sha256_lines(dataset.calibration.ids[:count]),
-            "calibrator": recipe.calibrator,
+            "calibrator": recipe.calibrator if recipe.has_integers else "none",
         },
         "seed": recipe.seed,
         "tools": {name: version(name) for name in _TOOLS},
     }
 
 
-def _no_calibration() -> dict[str, Any]:
-    return {"samples": 0, "list_sha256": sha256_lines([]), "calibrator": "none"}
-
-
 def _up_to_date(folder: Path, source: Mapping[str, Any]) -> bool:
     manifest = read_manifest(folder)
-    if manifest is None:
+    if manifest is None or any(manifest.get(key) != value for key, value in source.items()):
         return False
-    same = all(manifest.get(key) == value for key, value in source.items() if key != "calibration")
-    calibration = manifest.get("calibration")
-    if not same or calibration not in (source["calibration"], _no_calibration()):
-        return False
-    return all((folder / name).is_file() and sha256_file(folder / name) == digest for name, digest in manifest["files"].items())
+    files: dict[str, str] = manifest["files"]
+    return all((folder / name).is_file() and sha256_file(folder / name) == digest for name, digest in files.items())
 
 
 def _write(

@@ -35,6 +35,7 @@ class WeightUse:
         channel_axis: the axis of the output channels, along which scales may run.
         reduction_axis: the axis summed over, along which blocks run; None where there is none.
         bias: the bias initializer added to the same accumulator, or None.
+        added: the initializer that shifts each output channel: the bias, or what an Add behind a MatMul adds; or None.
         source: the tensor multiplied by the weight.
     """
 
@@ -43,6 +44,7 @@ class WeightUse:
     channel_axis: int
     reduction_axis: int | None
     bias: str | None
+    added: str | None
     source: str
 
 
@@ -64,7 +66,11 @@ def weight_uses(model: ir.Model) -> dict[str, WeightUse]:
     uses: dict[str, WeightUse] = {}
     for node in model.graph:
         position = 0 if node.op_type == "Gather" else 1
-        if node.domain != "" or node.op_type not in {*_LINEAR, "ConvTranspose", "Gather"} or len(node.inputs) <= position:
+        if (
+            node.domain != ""
+            or node.op_type not in {*_LINEAR, "ConvTranspose", "Gather"}
+            or len(node.inputs) <= position
+        ):
             continue
         value = node.inputs[position]
         array = constant(value)
@@ -72,6 +78,7 @@ def weight_uses(model: ir.Model) -> dict[str, WeightUse]:
             continue
         channel, reduction = _axes(node, array.ndim)
         bias = node.inputs[2] if node.op_type != "Gather" and len(node.inputs) > 2 else None
+        bias_name = bias.name if bias is not None and constant(bias) is not None else None
         source = node.inputs[1 - position]
         uses.setdefault(
             value.name,
@@ -80,7 +87,8 @@ def weight_uses(model: ir.Model) -> dict[str, WeightUse]:
                 op_type=node.op_type,
                 channel_axis=channel,
                 reduction_axis=reduction,
-                bias=bias.name if bias is not None and constant(bias) is not None else None,
+                bias=bias_name,
+                added=_added(node, array.shape[-1]) if node.op_type == "MatMul" else bias_name,
                 source=(source.name or "") if source is not None else "",
             ),
         )
@@ -134,6 +142,18 @@ def _axes(node: ir.Node, rank: int) -> tuple[int, int | None]:
     if node.op_type == "ConvTranspose":
         return (1, 0) if (node.attributes.get_int("group", 1) or 1) == 1 else (0, None)
     return (0, None) if node.op_type == "Gather" else (0, 1)
+
+
+def _added(matmul: ir.Node, channels: int) -> str | None:
+    """The vector that an Add, alone behind a MatMul, adds to its result."""
+    user = only_user(matmul.outputs[0])
+    if user is None or user.op_type != "Add" or user.domain != "":
+        return None
+    for value in user.inputs:
+        array = constant(value)
+        if value is not None and array is not None and array.shape == (channels,) and len(value.uses()) == 1:
+            return value.name
+    return None
 
 
 def _has_weight(node: ir.Node) -> bool:

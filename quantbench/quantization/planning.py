@@ -44,8 +44,10 @@ def make_plan(
     """
     _check_rules(models, recipe)
     graphs = {name: _plan_graph(model, recipe, observations.get(name, {})) for name, model in models.items()}
-    transforms = tuple(dict.fromkeys(rewrite.__name__ for rewrite in PREPARE))
-    return Plan(reference, recipe.document(), transforms, graphs)
+    transforms = [*dict.fromkeys(rewrite.__name__ for rewrite in PREPARE)]
+    if recipe.has_integers and recipe.bias_correction:
+        transforms.append("bias_correction")
+    return Plan(reference, recipe.document(), tuple(transforms), graphs)
 
 
 def _plan_graph(model: ir.Model, recipe: Recipe, observations: Mapping[str, Observation]) -> GraphPlan:
@@ -122,7 +124,10 @@ def _activation_plans(
 
 
 def _activation_format(recipe: Recipe, node: ir.Node) -> Format:
-    names = [node.name or "", *(value.name or "" for value in node.inputs if value is not None and value.is_initializer())]
+    names = [
+        node.name or "",
+        *(value.name or "" for value in node.inputs if value is not None and value.is_initializer()),
+    ]
     return recipe.formats_for(*names)[1]
 
 

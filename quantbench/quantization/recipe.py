@@ -45,6 +45,7 @@ class Recipe:
         granularity: tensor, channel, or block:N along the reduction axis (weights).
         calibrator: how ranges of integer activations are chosen.
         calibration_samples: how many of the reference's calibration samples to use; None takes them all.
+        bias_correction: shift biases so that rounding to integers moves no channel's mean.
         seed: of every random choice.
         layers: exceptions, the last match counts.
     """
@@ -55,6 +56,7 @@ class Recipe:
     granularity: str = "channel"
     calibrator: str = "minmax"
     calibration_samples: int | None = None
+    bias_correction: bool = True
     seed: int = 0
     layers: tuple[LayerRule, ...] = ()
 
@@ -80,6 +82,12 @@ class Recipe:
         if dtype.kind != "int":
             return dtype.name
         return "uint8" if dtype.bits <= 8 else "uint16"
+
+    @property
+    def has_integers(self) -> bool:
+        """Whether any layer's weights or activations become integers."""
+        names = (self.weight_format, self.activation_format, *_formats_of(self.layers))
+        return any(get_format(name).kind == "int" for name in names)
 
     @property
     def block_size(self) -> int:

@@ -9,15 +9,14 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from quantbench.errors import InputError
 from quantbench.graphs.qdq import Affine, QuantizedTensor, write_activations, write_weights
 from quantbench.graphs.rounding_functions import write_rounded
 from quantbench.numerics import get_format
-from quantbench.quantization.affine import quantize, symmetric_affine
+from quantbench.quantization.affine import integer_range, quantize, symmetric_affine
 from quantbench.quantization.placement import WeightUse, weight_uses
 from quantbench.quantization.plan import GraphPlan, TensorPlan
 
-__all__ = ["write_graph"]
+__all__ = ["activation_affines", "round_weights", "write_graph"]
 
 Array = NDArray[Any]
 
@@ -25,65 +24,89 @@ _BIAS_CODES = 2.0**30
 """Largest code of a bias: the accumulator keeps room for the products."""
 
 
-def write_graph(model: ir.Model, plan: GraphPlan) -> ir.Model:
+def round_weights(model: ir.Model, plan: GraphPlan) -> dict[str, QuantizedTensor]:
+    """The codes of every weight that the plan puts into integers, each rounded to the nearest code."""
+    uses = weight_uses(model)
+    activations = activation_affines(plan)
+    rounded: dict[str, QuantizedTensor] = {}
+    for name, tensor in plan.of_role("weight").items():
+        if is_integer(tensor):
+            weight = _array(model, name)
+            amplitude = np.maximum(_amplitude(weight, tensor), _needed(model, uses[name], tensor, plan, activations))
+            affine = symmetric_affine(amplitude, tensor.format, tensor.axis, tensor.block_size)
+            rounded[name] = QuantizedTensor(quantize(weight, affine), affine)
+    return rounded
+
+
+def write_graph(
+    model: ir.Model, plan: GraphPlan, weights: Mapping[str, QuantizedTensor], shifts: Mapping[str, Array]
+) -> ir.Model:
     """A copy of a prepared graph that holds its tensors as the plan says, in standard ONNX.
 
     Integer formats become QuantizeLinear and DequantizeLinear; float formats rounding functions or Cast pairs.
+
+    Args:
+        model: left as it is.
+        plan: of this graph.
+        weights: the codes of the integer weights.
+        shifts: what bias correction adds to biases, by initializer name.
     """
     written = model.clone()
     uses = weight_uses(written)
-    floats = {name: get_format(tensor.format) for name, tensor in plan.tensors.items() if not _integer(tensor)}
-    activations = {
-        name: Affine(tensor.format, np.float32(_number(tensor.scale)), np.int64(tensor.zero_point or 0))
-        for name, tensor in plan.of_role("activation").items()
-        if _integer(tensor)
-    }
-    codes: dict[str, QuantizedTensor] = {}
-    for name, tensor in plan.of_role("weight").items():
-        if _integer(tensor):
-            codes |= _weight_and_bias(written, name, tensor, uses[name], plan, activations)
+    for name, shift in shifts.items():
+        _replace_array(written, name, (_array(written, name) + shift).astype(np.float32))
+    activations = activation_affines(plan)
+    codes = dict(weights)
+    for name, tensor in weights.items():
+        bias = uses[name].bias
+        if bias is not None and bias in plan.tensors and plan.tensors[bias].role == "bias":
+            codes[bias] = _round_bias(_array(written, bias), tensor.affine, activations[uses[name].source])
     write_activations(written, activations, plan.integer_nodes)
     write_weights(written, codes)
+    floats = {name: get_format(tensor.format) for name, tensor in plan.tensors.items() if not is_integer(tensor)}
     return write_rounded(written, floats) if floats else written
 
 
-def _weight_and_bias(
-    model: ir.Model,
-    name: str,
-    tensor: TensorPlan,
-    use: WeightUse,
-    plan: GraphPlan,
-    activations: Mapping[str, Affine],
-) -> dict[str, QuantizedTensor]:
-    weight = _array(model, name)
-    amplitude = _amplitude(weight, tensor)
-    bias_plan = plan.tensors.get(use.bias or "")
-    source = activations.get(use.source)
-    if bias_plan is None or use.bias is None or source is None or bias_plan.role != "bias":
-        affine = symmetric_affine(amplitude, tensor.format, tensor.axis, tensor.block_size)
-        return {name: QuantizedTensor(quantize(weight, affine), affine)}
-    bias = _array(model, use.bias).reshape(-1)
-    # The bias is a code of the accumulator, whose step is source scale × weight scale: a step too small for the
-    # bias to fit is widened. A channel of zeros alone gets the step that its bias needs.
-    step = np.abs(bias).astype(np.float64) / (_BIAS_CODES * float(source.scale))
-    needed = step * _largest_code(tensor.format)
-    amplitude = np.maximum(amplitude, needed if tensor.axis is not None else needed.max())
-    affine = symmetric_affine(amplitude, tensor.format, tensor.axis)
-    scale = np.broadcast_to(np.float32(source.scale) * affine.scale, bias.shape).astype(np.float32)
-    if tensor.axis is None:
-        bias_affine = Affine("int32", scale[:1].reshape(()), np.zeros((), np.int64))
-    else:
-        bias_affine = Affine("int32", scale, np.zeros(scale.shape, np.int64), axis=0)
-    bias_codes = np.rint(bias.astype(np.float64) / scale).astype(np.int32)
+def activation_affines(plan: GraphPlan) -> dict[str, Affine]:
+    """The parameters of the tensors that carry codes."""
     return {
-        name: QuantizedTensor(quantize(weight, affine), affine),
-        use.bias: QuantizedTensor(bias_codes, bias_affine),
+        name: Affine(tensor.format, np.asarray(tensor.scale, np.float32), np.asarray(tensor.zero_point, np.int64))
+        for name, tensor in plan.of_role("activation").items()
+        if is_integer(tensor)
     }
 
 
-def _largest_code(name: str) -> int:
-    """The largest code of a weight format, counted from its middle."""
-    return (1 << (get_format(name).bits - 1)) - 1
+def is_integer(tensor: TensorPlan) -> bool:
+    """Whether a tensor is held in integer codes."""
+    return tensor.role == "bias" or get_format(tensor.format).kind == "int"
+
+
+def _needed(
+    model: ir.Model, use: WeightUse, tensor: TensorPlan, plan: GraphPlan, activations: Mapping[str, Affine]
+) -> Array:
+    """The amplitude below which the bias would not fit the accumulator.
+
+    A bias is a code of the accumulator, whose step is source scale × weight scale: where that is too small for the
+    bias to fit, the weight scale has to grow. A channel of zeros alone gets the step that its bias needs.
+    """
+    bias_plan = plan.tensors.get(use.bias or "")
+    if use.bias is None or bias_plan is None or bias_plan.role != "bias":
+        return np.zeros(())
+    bias = np.abs(_array(model, use.bias).reshape(-1).astype(np.float64))
+    smallest, largest = integer_range(tensor.format)
+    needed = bias / (_BIAS_CODES * float(activations[use.source].scale)) * ((largest - smallest) // 2)
+    return needed if tensor.axis is not None else np.asarray(needed.max())
+
+
+def _round_bias(bias: Array, weight: Affine, source: Affine) -> QuantizedTensor:
+    """The bias in codes of the accumulator (ONNX QLinearConv: scale = source scale × weight scale, zero point 0)."""
+    scale = (np.float32(source.scale) * weight.scale).astype(np.float32)
+    codes = np.rint(bias.reshape(-1).astype(np.float64) / scale)
+    limit = np.iinfo(np.int32).max
+    axis = None if scale.ndim == 0 else 0
+    return QuantizedTensor(
+        np.clip(codes, -limit, limit).astype(np.int32), Affine("int32", scale, np.zeros(scale.shape, np.int64), axis)
+    )
 
 
 def _amplitude(weight: Array, tensor: TensorPlan) -> Array:
@@ -104,11 +127,5 @@ def _array(model: ir.Model, name: str) -> Array:
     return tensor.numpy()
 
 
-def _integer(tensor: TensorPlan) -> bool:
-    return tensor.role == "bias" or get_format(tensor.format).kind == "int"
-
-
-def _number(scale: float | str | None) -> float:
-    if not isinstance(scale, float):
-        raise InputError(f"the plan gives an activation the scale {scale!r}, which is not a number")
-    return scale
+def _replace_array(model: ir.Model, name: str, array: Array) -> None:
+    model.graph.initializers[name].const_value = ir.Tensor(array, name=name)

@@ -9,6 +9,7 @@ from quantbench.graphs.passes.fold_affine_forward import fold_affine_forward
 from quantbench.graphs.passes.fold_constants import fold_constants
 from quantbench.graphs.passes.fuse_hard_swish import fuse_hard_swish
 from quantbench.graphs.passes.fuse_layer_norm import fuse_layer_norm
+from quantbench.graphs.passes.give_bias import give_bias
 from quantbench.graphs.passes.simplify import simplify
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "fold_constants",
     "fuse_hard_swish",
     "fuse_layer_norm",
+    "give_bias",
     "simplify",
 ]
 
@@ -31,5 +33,6 @@ PREPARE = (
     fuse_layer_norm,
     fold_affine_forward,
     fold_affine,
+    give_bias,
     clean,
 )

@@ -28,7 +28,10 @@ def fold_constants(model: ir.Model) -> ir.Model:
         values = [value for value in node.inputs if value is not None]
         if node.op_type in _RANDOM or not values or any(value.name not in known for value in values):
             continue
-        if any(attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in node.attributes.values()):
+        if any(
+            attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+            for attribute in node.attributes.values()
+        ):
             continue
         nodes.append(node)
         known |= {output.name for output in node.outputs}
@@ -41,7 +44,9 @@ def fold_constants(model: ir.Model) -> ir.Model:
         replace_value(graph, output, value)
     for node in reversed(nodes):
         drop_unused(graph, node)
-    for name in [name for name, value in graph.initializers.items() if not value.uses() and not value.is_graph_output()]:
+    for name in [
+        name for name, value in graph.initializers.items() if not value.uses() and not value.is_graph_output()
+    ]:
         del graph.initializers[name]
     return model
 

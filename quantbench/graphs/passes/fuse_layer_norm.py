@@ -85,7 +85,7 @@ def _over_last_axis(node: ir.Node) -> bool:
     rank = None if source is None or source.shape is None else source.shape.rank()
     if axes is None or axes.size != 1 or not node.attributes.get_int("keepdims", 1):
         return False
-    axis = int(axes.reshape(())) 
+    axis = int(axes.reshape(()))
     return axis == -1 or (rank is not None and axis == rank - 1)
 
 
