@@ -158,4 +158,3 @@ def _sweep(path: Path) -> None:
         with suppress(OSError):
             if time.time() - leftover.stat().st_mtime > 3600:
                 shutil.rmtree(leftover, ignore_errors=True)
-

@@ -2,6 +2,6 @@
 
 from quantbench.calibration.calibrators import CALIBRATORS, get_calibrator
 from quantbench.calibration.histogram import Histogram, Observation
-from quantbench.calibration.observe import Observations, observe, watch
+from quantbench.calibration.observe import Observations, observe, record_feeds
 
-__all__ = ["CALIBRATORS", "Histogram", "Observation", "Observations", "get_calibrator", "observe", "watch"]
+__all__ = ["CALIBRATORS", "Histogram", "Observation", "Observations", "get_calibrator", "observe", "record_feeds"]

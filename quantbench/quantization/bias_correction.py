@@ -6,22 +6,19 @@ with the expectations measured on calibration samples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from quantbench.calibration import watch
-from quantbench.datasets import Samples
-from quantbench.graphs.edit import add_initializer
-from quantbench.graphs.qdq import Affine, QuantizedTensor, round_trip
+from quantbench.graphs.qdq import QuantizedTensor, write_activations
+from quantbench.graphs.walk import walk
 from quantbench.quantization.affine import dequantize
 from quantbench.quantization.placement import WeightUse, weight_uses
-from quantbench.quantization.plan import Plan
+from quantbench.quantization.plan import GraphPlan
 from quantbench.quantization.writing import activation_affines
-from quantbench.tasks import Task
 
 __all__ = ["bias_correction"]
 
@@ -29,99 +26,60 @@ Array = NDArray[Any]
 
 
 def bias_correction(
-    models: Mapping[str, ir.Model],
-    plan: Plan,
-    weights: Mapping[str, Mapping[str, QuantizedTensor]],
-    task: Task,
-    samples: Samples,
-    count: int,
-) -> dict[str, dict[str, Array]]:
-    """What to add to each bias: the mean over samples of the exact output minus the rounded one, per channel.
+    model: ir.Model,
+    plan: GraphPlan,
+    weights: Mapping[str, QuantizedTensor],
+    feeds: Sequence[Mapping[str, Array]],
+) -> dict[str, Array]:
+    """What to add to each bias: the mean of the exact output minus that of the rounded one, per channel.
 
-    Each operation is looked at by itself: its rounded version gets the exact graph's input, rounded as the plan says,
-    and the rounded weights. One pass over `count` samples.
+    The rounded graph is walked from its inputs on, each operation corrected before the next is looked at, so that a
+    correction also undoes the shifts that the rounding of activations and functions before it cause.
 
     Args:
-        models: prepared graphs by name; left as they are.
-        plan: the plan of all graphs.
-        weights: the integer weights, by graph and initializer.
-        task, samples, count: what runs through the graphs.
+        model: a prepared graph; left as it is.
+        plan: the plan of this graph.
+        weights: its integer weights by initializer.
+        feeds: inputs of the graph, one mapping a batch.
 
     Returns:
-        Shifts of shape (channels,), float64, by graph and name of the bias initializer.
+        Shifts of shape (channels,), float64, by name of the bias initializer.
     """
-    probes = {
-        graph: _probe(model, weights.get(graph, {}), activation_affines(plan.graphs[graph]))
-        for graph, model in models.items()
-    }
-    means = {graph: {bias: _RowMean() for bias in biases.values()} for graph, (_, biases) in probes.items()}
-    watched = {
-        graph: {tensor: means[graph][bias].add for tensor, bias in biases.items()}
-        for graph, (_, biases) in probes.items()
-    }
-    watch({graph: model for graph, (model, _) in probes.items()}, watched, task, samples, count, "correcting biases")
-    return {graph: {bias: mean.value() for bias, mean in named.items()} for graph, named in means.items()}
+    nodes = {node.name: node for node in model.graph}
+    uses = {name: use for name, use in weight_uses(model).items() if name in weights and use.added is not None}
+    biases = {nodes[use.node].outputs[0].name or "": use.added or "" for use in uses.values()}
+    stops = {nodes[use.node].outputs[0].name or "": _channel_axis(use) for use in uses.values()}
+    exact: dict[str, Array] = {}
+    shifts: dict[str, Array] = {}
+
+    def remember(stop: str, batches: list[Array]) -> None:
+        exact[stop] = _channel_mean(batches, stops[stop])
+
+    def correct(stop: str, batches: list[Array]) -> Array:
+        shift: Array = exact[stop] - _channel_mean(batches, stops[stop])
+        shifts[biases[stop]] = shift
+        return shift
+
+    walk(model, feeds, stops, remember)
+    walk(_rounded(model, plan, weights), feeds, stops, correct)
+    return shifts
 
 
-class _RowMean:
-    """The mean of rows, batch after batch."""
-
-    def __init__(self) -> None:
-        self._total: Array | float = 0.0
-        self._rows = 0
-
-    def add(self, rows: Array) -> None:
-        self._total = self._total + rows.sum(axis=0, dtype=np.float64)
-        self._rows += len(rows)
-
-    def value(self) -> Array:
-        return np.asarray(self._total / max(self._rows, 1))
+def _rounded(model: ir.Model, plan: GraphPlan, weights: Mapping[str, QuantizedTensor]) -> ir.Model:
+    """The graph with its rounding, computed in float."""
+    rounded = model.clone()
+    for name, tensor in weights.items():
+        rounded.graph.initializers[name].const_value = ir.Tensor(dequantize(tensor), name=name)
+    write_activations(rounded, activation_affines(plan), plan.integer_nodes)
+    return rounded
 
 
-def _probe(
-    model: ir.Model, weights: Mapping[str, QuantizedTensor], activations: Mapping[str, Affine]
-) -> tuple[ir.Model, dict[str, str]]:
-    """The exact graph, with each operation's rounded version beside it.
-
-    Returns:
-        The graph, and the tensors of shape (samples, channels) that hold exact minus rounded outputs, with the bias
-        that each belongs to.
-    """
-    probe = model.clone()
-    graph = probe.graph
-    nodes = {node.name: node for node in graph}
-    rounded_inputs: dict[str, ir.Value] = {}
-    biases: dict[str, str] = {}
-    for name, use in weight_uses(model).items():
-        if name not in weights or use.added is None:
-            continue
-        node = nodes[use.node]
-        source = node.inputs[0]
-        assert source is not None
-        if use.source in activations and use.source not in rounded_inputs:
-            rounded_inputs[use.source] = round_trip(graph, source, activations[use.source])
-        weight = add_initializer(graph, f"{name}_rounded", dequantize(weights[name]))
-        inputs = [rounded_inputs.get(use.source, source), weight, *node.inputs[2:]]
-        copy = ir.Node("", node.op_type, inputs, node.attributes.values(), name=f"{node.name}_rounded")
-        difference = ir.Node("", "Sub", [node.outputs[0], copy.outputs[0]], name=f"{node.name}_difference")
-        rows = _reduce_to_rows(graph, difference.outputs[0], node, use)
-        if rows is None:
-            continue
-        rows.outputs[0].name = f"{node.name}_shift"
-        rows.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
-        graph.extend([copy, difference, rows])
-        biases[f"{node.name}_shift"] = use.added
-    return probe, biases
+def _channel_axis(use: WeightUse) -> int:
+    return -1 if use.op_type in ("Gemm", "MatMul") else 1
 
 
-def _reduce_to_rows(graph: ir.Graph, difference: ir.Value, node: ir.Node, use: WeightUse) -> ir.Node | None:
-    """Average over everything but the samples (axis 0) and the channels."""
-    shape = node.outputs[0].shape
-    if shape is None:
-        return None
-    last = shape.rank() - 1
-    channel = last if use.op_type in ("Gemm", "MatMul") else 1
-    axes = np.asarray([axis for axis in range(1, last + 1) if axis != channel], np.int64)
-    inputs = [difference, add_initializer(graph, f"{node.name}_axes", axes)]
-    attributes = [ir.AttrInt64("keepdims", 0), ir.AttrInt64("noop_with_empty_axes", 1)]
-    return ir.Node("", "ReduceMean", inputs, attributes, name=f"{node.name}_rows")
+def _channel_mean(batches: list[Array], axis: int) -> Array:
+    """Mean over everything but the channels, float64."""
+    sums = [batch.sum(axis=tuple(a for a in range(batch.ndim) if a != axis % batch.ndim), dtype=np.float64) for batch in batches]
+    count = sum(batch.size // batch.shape[axis] for batch in batches)
+    return np.asarray(np.sum(sums, axis=0) / count)

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from quantbench.calibration import Observations, observe
+from quantbench.calibration import Observations, observe, record_feeds
 from quantbench.datasets import Dataset, open_dataset
 from quantbench.errors import InputError
 from quantbench.graphs.load import load_graphs
@@ -33,6 +33,8 @@ from quantbench.tasks import make_task
 __all__ = ["Calibration", "Conversion", "convert"]
 
 Array = NDArray[Any]
+_CORRECTION_SAMPLES = 32
+"""Samples whose tensors bias correction holds in memory; the means compare the same samples, so few are enough."""
 _TOOLS = ("quantbench", "numpy", "onnx", "onnx_ir", "onnxruntime")
 
 
@@ -101,7 +103,11 @@ def convert(reference: Reference, recipe: Recipe, *, out: Path = Path("variants"
     weights = {name: round_weights(model, plan.graphs[name]) for name, model in models.items()}
     shifts: dict[str, dict[str, Array]] = {}
     if any(weights.values()) and recipe.bias_correction:
-        shifts = bias_correction(models, plan, weights, task, dataset.calibration, count)
+        feeds = record_feeds(models, task, dataset.calibration, min(count, _CORRECTION_SAMPLES))
+        shifts = {
+            name: bias_correction(model, plan.graphs[name], weights[name], feeds[name])
+            for name, model in models.items()
+        }
     calibration_seconds = time.perf_counter() - calibrating
     written = {
         name: write_graph(model, plan.graphs[name], weights[name], shifts.get(name, {}))
