@@ -17,6 +17,7 @@ Array = NDArray[Any]
 
 _SHIFT = 17  # keeps the sign, 8 exponent bits and 6 leading mantissa bits of a float32
 BINS = 1 << (32 - _SHIFT)
+_CAPACITY = 1 << 31  # values that 32-bit counters may take before they are emptied
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Histogram:
         flat = np.ascontiguousarray(values, np.float32).reshape(-1)
         if not flat.size:
             return
-        if self._pending + flat.size > 1 << 31:
+        if self._pending + flat.size > _CAPACITY:
             self._flush()
         minimum, maximum = _count(flat.view(np.uint32), flat, self._counts)
         self._pending += flat.size
@@ -80,7 +81,13 @@ class Histogram:
         self._maximum = max(self._maximum, maximum)
 
     def observation(self) -> Observation:
-        """What has been counted so far."""
+        """What has been counted so far.
+
+        Raises:
+            InputError: that is nothing.
+        """
+        if self._minimum > self._maximum:
+            raise InputError(f"tensor {self._name} holds no value on the calibration samples")
         self._flush()
         return Observation(float(self._minimum), float(self._maximum), self._total.copy())
 

@@ -43,9 +43,7 @@ def observe(
     histograms = {graph: {name: Histogram(name) for name in names} for graph, names in tensors.items()}
     watched = {graph: {name: each.add for name, each in named.items()} for graph, named in histograms.items()}
     _drive(_WatchingExecutor(models, watched), task, samples, count, "calibrating")
-    return {
-        graph: {name: each.observation() for name, each in named.items()} for graph, named in histograms.items()
-    }
+    return {graph: {name: each.observation() for name, each in named.items()} for graph, named in histograms.items()}
 
 
 def record_feeds(

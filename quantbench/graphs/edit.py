@@ -29,11 +29,15 @@ def constant(value: ir.Value | None) -> Array | None:
 
 
 def only_user(value: ir.Value) -> ir.Node | None:
-    """The one node that reads `value`, or None when there are several, none, or it is a graph output."""
+    """The one node that reads `value`, or None when there are several, none, or it is a graph output.
+
+    A reader in the body of an If, Loop or Scan does not count: it belongs to another graph.
+    """
     if value.is_graph_output():
         return None
     users = {id(node): node for node, _ in value.uses()}
-    return next(iter(users.values())) if len(users) == 1 else None
+    user = next(iter(users.values())) if len(users) == 1 else None
+    return user if user is not None and user.graph is value.graph else None
 
 
 def add_initializer(graph: ir.Graph, name: str, array: Array | ir.TensorProtocol) -> ir.Value:

@@ -78,7 +78,8 @@ def weight_uses(model: ir.Model) -> dict[str, WeightUse]:
             continue
         channel, reduction = _axes(node, array.ndim)
         bias = node.inputs[2] if node.op_type != "Gather" and len(node.inputs) > 2 else None
-        bias_name = bias.name if bias is not None and constant(bias) is not None else None
+        bias_array = constant(bias)
+        bias_name = bias.name if bias is not None and bias_array is not None and bias_array.ndim == 1 else None
         source = node.inputs[1 - position]
         uses.setdefault(
             value.name,

@@ -53,7 +53,7 @@ def _fold_next(graph: ir.Graph, node: ir.Node) -> bool:
     along[axis] = channels
     if bias is None:
         old_bias: Array = np.zeros(channels)
-    elif bias.size in (1, channels):
+    elif bias.size == 1 or bias.size == channels == bias.shape[-1]:  # a Gemm's bias may also run along the rows
         old_bias = np.broadcast_to(bias.reshape(-1).astype(np.float64), (channels,))
     else:
         return False

@@ -90,6 +90,8 @@ def _operation(reader: ir.Node, conv: ir.Node, position: int = 0) -> tuple[ir.No
             continue
         if other.shape is None or other.shape.rank() != weight.ndim:  # else broadcasting could enlarge the tensor
             continue
+        if array.size > 1 and other.shape[1] != channels:
+            continue
         vector = channel_vector(array, weight.ndim, channels)
         if vector is not None:
             return producer, index, vector

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
@@ -18,8 +21,8 @@ def fold_constants(model: ir.Model) -> ir.Model:
     """Replace nodes fed by initializers alone with their results, as ONNX Runtime computes them.
 
     Requires: constants are initializers (see `clean`).
-    Ensures: no node is left whose inputs are all constant, but random ones, control flow, and results of more than
-    2^24 elements.
+    Ensures: no node is left whose inputs are all constant, but random ones, control flow, what makes a graph output,
+    and results that are sequences, strings, or of more than 2^24 elements.
     """
     graph = model.graph
     known = {value.name for value in graph.initializers.values()}
@@ -38,7 +41,7 @@ def fold_constants(model: ir.Model) -> ir.Model:
     if not nodes:
         return model
     for output, array in _compute(model, nodes).items():
-        if array.size > _LARGEST:
+        if not isinstance(array, np.ndarray) or array.dtype == object or array.size > _LARGEST:
             continue
         value = add_initializer(graph, f"{output.name}_folded", array)
         replace_value(graph, output, value)
@@ -51,7 +54,7 @@ def fold_constants(model: ir.Model) -> ir.Model:
     return model
 
 
-def _compute(model: ir.Model, nodes: list[ir.Node]) -> dict[ir.Value, "ir.ArrayCompatible"]:
+def _compute(model: ir.Model, nodes: list[ir.Node]) -> dict[ir.Value, Any]:
     """Run the constant nodes as a graph of their own; the results that others read, by value."""
     inside = {id(node) for node in nodes}
     wanted = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from quantbench.graphs.edit import constant, drop_unused, replace_value
+from quantbench.graphs.edit import constant, drop_unused, only_user, replace_value
 
 __all__ = ["simplify"]
 
@@ -38,7 +38,7 @@ def _drop_neutral(graph: ir.Graph, node: ir.Node) -> None:
             continue
         rank = None if value.shape is None else value.shape.rank()
         if np.all(array == _NEUTRAL[node.op_type]) and rank is not None and rank >= array.ndim:
-            if not (node.outputs[0].is_graph_output() and value.is_graph_input()):
+            if not node.outputs[0].is_graph_output() or (value.producer() is not None and not value.is_graph_output()):
                 replace_value(graph, node.outputs[0], value)
                 graph.remove(node, safe=True)
             return
@@ -46,11 +46,11 @@ def _drop_neutral(graph: ir.Graph, node: ir.Node) -> None:
 
 def _unflatten(graph: ir.Graph, softmax: ir.Node) -> None:
     """Flatten(axis = rank − 1) → Softmax(last axis) → Reshape(to the shape before) is Softmax over the last axis."""
-    flat, users = softmax.inputs[0], [user for user, _ in softmax.outputs[0].uses()]
+    flat, reshape = softmax.inputs[0], only_user(softmax.outputs[0])
     flatten = None if flat is None else flat.producer()
-    if flatten is None or flatten.op_type != "Flatten" or len(users) != 1 or users[0].op_type != "Reshape":
+    if flatten is None or flatten.op_type != "Flatten" or reshape is None or reshape.op_type != "Reshape":
         return
-    source, reshape = flatten.inputs[0], users[0]
+    source = flatten.inputs[0]
     shape = None if reshape.inputs[1] is None else reshape.inputs[1].producer()
     if source is None or source.shape is None or shape is None or shape.op_type != "Shape" or len(shape.attributes):
         return
