@@ -24,17 +24,18 @@ def activation_affine(low: float, high: float, name: str) -> Affine:
     """Asymmetric per-tensor parameters whose codes cover [low, high] and hold 0 exactly.
 
     The scale is widened after the zero point is rounded, so that neither end is cut by more than a rounding of
-    float32; it is rounded so that no code lies outside, because ONNX Runtime drops a Clip only when the codes stay
-    within its bounds.
+    float32. At the end that decides the scale it is rounded so that no code lies outside, because ONNX Runtime drops
+    a Clip only when the codes stay within its bounds.
     """
     smallest, largest = integer_range(name)
     low, high = float(np.float32(min(low, 0.0))), float(np.float32(max(high, 0.0)))
     scale = max((high - low) / (largest - smallest), 1e-30)
     zero_point = int(np.clip(np.rint(smallest - low / scale), smallest, largest))
     above, below = largest - zero_point, zero_point - smallest
-    scale = max(high / above if above else 0.0, -low / below if below else 0.0, 1e-30)
-    rounded = np.float32(scale)
-    while rounded > 1e-30 and (rounded * np.float32(above) > high or rounded * np.float32(-below) < low):
+    ends = [(end / count, end, count) for end, count in ((high, above), (-low, below)) if count]
+    scale, end, count = max(ends)
+    rounded = np.float32(max(scale, 1e-30))
+    while rounded > 1e-30 and rounded * np.float32(count) > end:
         rounded = np.nextafter(rounded, np.float32(0))
     return Affine(name, np.asarray(rounded), np.asarray(zero_point, np.int64))
 
