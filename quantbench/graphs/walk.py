@@ -53,10 +53,10 @@ def walk(model: ir.Model, feeds: Sequence[Mapping[str, Array]], stops: Mapping[s
         shift = visit(stop, known[stop])
         if shift is not None:
             axis = stops[stop]
-            for index, values in enumerate(known[stop]):
+            for values in known[stop]:
                 along = [1] * values.ndim
                 along[axis] = -1
-                known[stop][index] = (values + shift.reshape(along)).astype(np.float32)
+                values += shift.reshape(along).astype(np.float32)
         for name in [name for name in known if readers.get(name, -1) <= step]:
             del known[name]
 

@@ -20,9 +20,29 @@ from quantbench.quantization.placement import WeightUse, weight_uses
 from quantbench.quantization.plan import GraphPlan
 from quantbench.quantization.writing import activation_affines
 
-__all__ = ["bias_correction"]
+__all__ = ["bias_correction", "channel_means"]
 
 Array = NDArray[Any]
+
+
+def channel_means(model: ir.Model, feeds: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """The exact mean of each output channel of the operations with weights.
+
+    Args:
+        model: a prepared graph.
+        feeds: inputs of the graph, one mapping a batch.
+
+    Returns:
+        float64 arrays of shape (channels,) by name of the output tensor.
+    """
+    stops = _stops(model, weight_uses(model))
+    means: dict[str, Array] = {}
+
+    def remember(stop: str, batches: list[Array]) -> None:
+        means[stop] = _channel_mean(batches, stops[stop])
+
+    walk(model, feeds, stops, remember)
+    return means
 
 
 def bias_correction(
@@ -30,6 +50,7 @@ def bias_correction(
     plan: GraphPlan,
     weights: Mapping[str, QuantizedTensor],
     feeds: Sequence[Mapping[str, Array]],
+    exact: Mapping[str, Array],
 ) -> dict[str, Array]:
     """What to add to each bias: the mean of the exact output minus that of the rounded one, per channel.
 
@@ -41,28 +62,33 @@ def bias_correction(
         plan: the plan of this graph.
         weights: its integer weights by initializer.
         feeds: inputs of the graph, one mapping a batch.
+        exact: the `channel_means` of the same feeds.
 
     Returns:
         Shifts of shape (channels,), float64, by name of the bias initializer.
     """
-    nodes = {node.name: node for node in model.graph}
-    uses = {name: use for name, use in weight_uses(model).items() if name in weights and use.added is not None}
-    biases = {nodes[use.node].outputs[0].name or "": use.added or "" for use in uses.values()}
-    stops = {nodes[use.node].outputs[0].name or "": _channel_axis(use) for use in uses.values()}
-    exact: dict[str, Array] = {}
+    uses = {name: use for name, use in weight_uses(model).items() if name in weights}
+    stops = _stops(model, uses)
+    biases = dict(zip(stops, (use.added or "" for use in uses.values() if use.added is not None), strict=True))
     shifts: dict[str, Array] = {}
-
-    def remember(stop: str, batches: list[Array]) -> None:
-        exact[stop] = _channel_mean(batches, stops[stop])
 
     def correct(stop: str, batches: list[Array]) -> Array:
         shift: Array = exact[stop] - _channel_mean(batches, stops[stop])
         shifts[biases[stop]] = shift
         return shift
 
-    walk(model, feeds, stops, remember)
     walk(_rounded(model, plan, weights), feeds, stops, correct)
     return shifts
+
+
+def _stops(model: ir.Model, uses: Mapping[str, WeightUse]) -> dict[str, int]:
+    """Output tensor → channel axis of the operations whose bias can be shifted."""
+    outputs = {node.name: node.outputs[0].name or "" for node in model.graph}
+    return {
+        outputs[use.node]: -1 if use.op_type in ("Gemm", "MatMul") else 1
+        for use in uses.values()
+        if use.added is not None
+    }
 
 
 def _rounded(model: ir.Model, plan: GraphPlan, weights: Mapping[str, QuantizedTensor]) -> ir.Model:
@@ -74,12 +100,9 @@ def _rounded(model: ir.Model, plan: GraphPlan, weights: Mapping[str, QuantizedTe
     return rounded
 
 
-def _channel_axis(use: WeightUse) -> int:
-    return -1 if use.op_type in ("Gemm", "MatMul") else 1
-
-
 def _channel_mean(batches: list[Array], axis: int) -> Array:
     """Mean over everything but the channels, float64."""
-    sums = [batch.sum(axis=tuple(a for a in range(batch.ndim) if a != axis % batch.ndim), dtype=np.float64) for batch in batches]
+    others = tuple(other for other in range(batches[0].ndim) if other != axis % batches[0].ndim)
+    sums = [batch.sum(axis=others, dtype=np.float64) for batch in batches]
     count = sum(batch.size // batch.shape[axis] for batch in batches)
     return np.asarray(np.sum(sums, axis=0) / count)

@@ -19,13 +19,14 @@ from quantbench.calibration import Observations, observe, record_feeds
 from quantbench.datasets import Dataset, open_dataset
 from quantbench.errors import InputError
 from quantbench.graphs.load import load_graphs
+from quantbench.graphs.passes import PREPARE
 from quantbench.numerics import get_format
-from quantbench.quantization.bias_correction import bias_correction
 from quantbench.quantization.plan import Plan
-from quantbench.quantization.planning import integer_placement, make_plan
+from quantbench.quantization.decision import decide
+from quantbench.quantization.planning import check_rules, integer_placement
 from quantbench.quantization.recipe import Recipe
 from quantbench.quantization.variant import MANIFEST, PLAN, load_variant, read_manifest, variant_folder
-from quantbench.quantization.writing import round_weights, write_graph
+from quantbench.quantization.writing import write_graph
 from quantbench.references import Reference, fetch
 from quantbench.support import atomic_folder, sha256_file, sha256_lines, to_json
 from quantbench.tasks import make_task
@@ -33,8 +34,8 @@ from quantbench.tasks import make_task
 __all__ = ["Calibration", "Conversion", "convert"]
 
 Array = NDArray[Any]
-_CORRECTION_SAMPLES = 32
-"""Samples whose tensors bias correction holds in memory; the means compare the same samples, so few are enough."""
+_FEED_SAMPLES = 32
+"""Samples whose tensors are held in memory while biases are corrected and the outputs' error is measured."""
 _TOOLS = ("quantbench", "numpy", "onnx", "onnx_ir", "onnxruntime")
 
 
@@ -99,22 +100,33 @@ def convert(reference: Reference, recipe: Recipe, *, out: Path = Path("variants"
     observations: Observations = {}
     if any(tensors.values()):
         observations = observe(models, tensors, task, dataset.calibration, count)
-    plan = make_plan(reference.name, models, recipe, observations)
-    weights = {name: round_weights(model, plan.graphs[name]) for name, model in models.items()}
-    shifts: dict[str, dict[str, Array]] = {}
-    if any(weights.values()) and recipe.bias_correction:
-        feeds = record_feeds(models, task, dataset.calibration, min(count, _CORRECTION_SAMPLES))
-        shifts = {
-            name: bias_correction(model, plan.graphs[name], weights[name], feeds[name])
-            for name, model in models.items()
-        }
+    check_rules(models, recipe)
+    feeds: dict[str, list[dict[str, Array]]] = {}
+    if recipe.has_integers:
+        feeds = record_feeds(models, task, dataset.calibration, min(count, _FEED_SAMPLES))
+    decisions = {
+        name: decide(model, recipe, observations.get(name, {}), feeds.get(name, ())) for name, model in models.items()
+    }
     calibration_seconds = time.perf_counter() - calibrating
+    plan = Plan(
+        reference.name,
+        recipe.document(),
+        _transforms(recipe),
+        {name: decision.plan for name, decision in decisions.items()},
+    )
     written = {
-        name: write_graph(model, plan.graphs[name], weights[name], shifts.get(name, {}))
-        for name, model in models.items()
+        name: write_graph(models[name], decision.plan, decision.weights, decision.shifts)
+        for name, decision in decisions.items()
     }
     manifest = _write(folder, source, plan, models, written)
     return _conversion(folder, manifest, time.perf_counter() - started, calibration_seconds, kept=False)
+
+
+def _transforms(recipe: Recipe) -> tuple[str, ...]:
+    names = [*dict.fromkeys(rewrite.__name__ for rewrite in PREPARE)]
+    if recipe.has_integers and recipe.bias_correction:
+        names.append("bias_correction")
+    return tuple(names)
 
 
 def _calibration_count(recipe: Recipe, dataset: Dataset) -> int:

@@ -50,10 +50,12 @@ class GraphPlan:
     """Attributes:
     tensors: plan by tensor name; a tensor that is not named stays in FP32.
     integer_nodes: names of the nodes that compute in integers.
+    kept_in_float: names of the nodes that could, but do not, because calibration showed that it costs too much.
     """
 
     tensors: dict[str, TensorPlan]
     integer_nodes: tuple[str, ...] = ()
+    kept_in_float: tuple[str, ...] = ()
 
     def of_role(self, role: str) -> dict[str, TensorPlan]:
         return {name: tensor for name, tensor in self.tensors.items() if tensor.role == role}
@@ -76,6 +78,7 @@ class Plan:
         for position, (name, graph) in enumerate(self.graphs.items()):
             lines.append(f"    {json.dumps(name)}: {{")
             lines.append(f'      "integer_nodes": {json.dumps(graph.integer_nodes)},')
+            lines.append(f'      "kept_in_float": {json.dumps(graph.kept_in_float)},')
             lines.append('      "tensors": {')
             rows = [f"        {json.dumps(key)}: {json.dumps(row.document())}" for key, row in graph.tensors.items()]
             lines.append(",\n".join(rows))

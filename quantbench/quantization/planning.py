@@ -1,71 +1,78 @@
-"""From a recipe and observations to a plan."""
+"""From a recipe and observations to the plan of a graph."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from fnmatch import fnmatchcase
 
 import onnx_ir as ir
 
 from quantbench.calibration import Observation, get_calibrator
 from quantbench.errors import InputError
-from quantbench.graphs.passes import PREPARE
 from quantbench.graphs.rounding_points import float_weights, rounding_points
 from quantbench.numerics import Format, get_format
 from quantbench.quantization.affine import activation_affine, integer_range
 from quantbench.quantization.placement import Placement, WeightUse, place_activations, weight_uses
-from quantbench.quantization.plan import GraphPlan, Plan, TensorPlan
+from quantbench.quantization.plan import GraphPlan, TensorPlan
 from quantbench.quantization.recipe import Recipe
 
-__all__ = ["integer_placement", "make_plan"]
+__all__ = ["check_rules", "integer_placement", "plan_graph"]
 
 
-def integer_placement(model: ir.Model, recipe: Recipe) -> Placement:
-    """The nodes and tensors of a graph that the recipe puts into integers; none when its activations are floats."""
-    skipped = [node.name or "" for node in model.graph if _activation_format(recipe, node).kind != "int"]
-    return place_activations(model, skipped)
-
-
-def make_plan(
-    reference: str,
-    models: Mapping[str, ir.Model],
-    recipe: Recipe,
-    observations: Mapping[str, Mapping[str, Observation]],
-) -> Plan:
-    """Decide the format, scale and zero point of every tensor.
+def integer_placement(model: ir.Model, recipe: Recipe, kept: Collection[str] = ()) -> Placement:
+    """The nodes and tensors of a graph that the recipe puts into integers; none when its activations are floats.
 
     Args:
-        reference: its name, for the record.
-        models: prepared graphs by name.
+        model: a prepared graph.
         recipe: what is asked.
-        observations: of the tensors of `integer_placement`, by graph.
+        kept: names of nodes that stay in float all the same.
+    """
+    floats = [node.name or "" for node in model.graph if _activation_format(recipe, node).kind != "int"]
+    return place_activations(model, {*floats, *kept})
+
+
+def plan_graph(
+    model: ir.Model, recipe: Recipe, observations: Mapping[str, Observation], kept: Collection[str] = ()
+) -> GraphPlan:
+    """Decide the format, scale and zero point of every tensor of a graph.
+
+    Args:
+        model: a prepared graph.
+        recipe: what is asked.
+        observations: of the tensors of `integer_placement`.
+        kept: as there.
 
     Raises:
-        InputError: the recipe asks for what the graphs do not have.
+        InputError: the recipe asks for what the graph does not have.
     """
-    _check_rules(models, recipe)
-    graphs = {name: _plan_graph(model, recipe, observations.get(name, {})) for name, model in models.items()}
-    transforms = [*dict.fromkeys(rewrite.__name__ for rewrite in PREPARE)]
-    if recipe.has_integers and recipe.bias_correction:
-        transforms.append("bias_correction")
-    return Plan(reference, recipe.document(), tuple(transforms), graphs)
-
-
-def _plan_graph(model: ir.Model, recipe: Recipe, observations: Mapping[str, Observation]) -> GraphPlan:
-    placement = integer_placement(model, recipe)
+    placement = integer_placement(model, recipe, kept)
     uses = weight_uses(model)
     tensors: dict[str, TensorPlan] = {}
     for name in float_weights(model):
-        use = uses.get(name)
-        plan = _weight_plan(model, name, use, recipe)
+        plan = _weight_plan(model, name, uses.get(name), recipe)
         if plan is not None:
             tensors[name] = plan
     for name, use in uses.items():
         weight = tensors.get(name)
-        if use.bias is not None and use.node in placement.nodes and weight is not None and _is_integer(weight.format):
-            if not weight.block_size:
-                tensors[use.bias] = TensorPlan("bias", "int32", "source scale × weight scale", 0, axis=0)
+        if use.bias is None or use.node not in placement.nodes or weight is None:
+            continue
+        if get_format(weight.format).kind == "int" and not weight.block_size:
+            tensors[use.bias] = TensorPlan("bias", "int32", "source scale × weight scale", 0, axis=0)
     tensors |= _activation_plans(model, recipe, placement, observations)
-    return GraphPlan(tensors, placement.nodes)
+    return GraphPlan(tensors, placement.nodes, tuple(node.name or "" for node in model.graph if node.name in kept))
+
+
+def check_rules(models: Mapping[str, ir.Model], recipe: Recipe) -> None:
+    """Refuse a recipe with a rule that matches nothing, which is a mistake.
+
+    Raises:
+        InputError: names the rule.
+    """
+    names = {node.name or "" for model in models.values() for node in model.graph}
+    names |= {name for model in models.values() for name in model.graph.initializers}
+    for rule in recipe.layers:
+        if not any(fnmatchcase(name, rule.match) for name in names):
+            raise InputError(f"the recipe's layer pattern {rule.match!r} matches no node and no weight")
 
 
 def _weight_plan(model: ir.Model, name: str, use: WeightUse | None, recipe: Recipe) -> TensorPlan | None:
@@ -129,18 +136,3 @@ def _activation_format(recipe: Recipe, node: ir.Node) -> Format:
         *(value.name or "" for value in node.inputs if value is not None and value.is_initializer()),
     ]
     return recipe.formats_for(*names)[1]
-
-
-def _is_integer(name: str) -> bool:
-    return get_format(name).kind == "int"
-
-
-def _check_rules(models: Mapping[str, ir.Model], recipe: Recipe) -> None:
-    """A rule that matches nothing is a mistake to report."""
-    from fnmatch import fnmatchcase
-
-    names = {node.name or "" for model in models.values() for node in model.graph}
-    names |= {name for model in models.values() for name in model.graph.initializers}
-    for rule in recipe.layers:
-        if not any(fnmatchcase(name, rule.match) for name in names):
-            raise InputError(f"the recipe's layer pattern {rule.match!r} matches no node and no weight")

@@ -46,6 +46,8 @@ class Recipe:
         calibrator: how ranges of integer activations are chosen.
         calibration_samples: how many of the reference's calibration samples to use; None takes them all.
         bias_correction: shift biases so that rounding to integers moves no channel's mean.
+        output_error: integer activations that move a graph's outputs on the calibration samples by more than this
+            share of the outputs' variance are taken back, the most harmful nodes first; 0 takes none back.
         seed: of every random choice.
         layers: exceptions, the last match counts.
     """
@@ -54,9 +56,10 @@ class Recipe:
     weights: str | None = None
     activations: str | None = None
     granularity: str = "channel"
-    calibrator: str = "minmax"
+    calibrator: str = "mse"
     calibration_samples: int | None = None
     bias_correction: bool = True
+    output_error: float = 0.01
     seed: int = 0
     layers: tuple[LayerRule, ...] = ()
 

@@ -1,0 +1,134 @@
+"""Decide how one graph is rounded, and take back the integers that its outputs do not bear."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from quantbench.calibration import Observation
+from quantbench.graphs import SessionExecutor
+from quantbench.graphs.qdq import QuantizedTensor
+from quantbench.quantization.bias_correction import bias_correction, channel_means
+from quantbench.quantization.placement import weight_uses
+from quantbench.quantization.plan import GraphPlan
+from quantbench.quantization.planning import plan_graph
+from quantbench.quantization.recipe import Recipe
+from quantbench.quantization.writing import round_weights, write_graph
+from quantbench.support import progress
+
+__all__ = ["Decision", "decide"]
+
+Array = NDArray[Any]
+Feeds = Sequence[Mapping[str, Array]]
+
+_GROUPS = 12
+"""Into how many runs of neighbouring operations a graph is divided when the harmful ones are looked for."""
+_SEARCH_SHARE = 4
+"""The search looks at one in so many of the samples."""
+_WORTHWHILE = 0.1
+"""Share of the error that keeping a run in float has to take away."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Attributes:
+    plan: of the graph.
+    weights: the integer weights by initializer.
+    shifts: what bias correction adds, by initializer.
+    """
+
+    plan: GraphPlan
+    weights: dict[str, QuantizedTensor] = field(default_factory=dict)
+    shifts: dict[str, Array] = field(default_factory=dict)
+
+
+def decide(model: ir.Model, recipe: Recipe, observations: Mapping[str, Observation], feeds: Feeds) -> Decision:
+    """Plan a graph, round its weights, correct its biases; then, while the outputs on `feeds` are further from the
+    exact ones than the recipe allows, give operations their float activations back.
+
+    Args:
+        model: a prepared graph; left as it is.
+        recipe: what is asked.
+        observations: of the tensors of `integer_placement`.
+        feeds: inputs of the graph, one mapping a batch; empty where nothing becomes an integer.
+    """
+    trial = _Trial(model, recipe, observations, feeds)
+    decision = trial.decide(())
+    if not decision.plan.integer_nodes or not recipe.output_error or trial.error(decision) <= recipe.output_error:
+        return decision
+    few = feeds[: max(1, len(feeds) // _SEARCH_SHARE)]
+    harmful = _harmful(_Trial(model, recipe, observations, few), recipe.output_error, _groups(model, decision.plan))
+    return trial.decide(harmful) if harmful else decision
+
+
+def _harmful(trial: _Trial, limit: float, groups: Sequence[list[str]]) -> list[str]:
+    """The operations that are better kept in float.
+
+    Each run of neighbouring operations is kept in float by itself; the runs are then added up in the order of what
+    they gained, as long as each lowers the error that is left by a worthwhile share, until the limit is reached.
+    """
+    error = trial.error(trial.decide(()))
+    alone = [trial.error(trial.decide(group)) for group in progress(groups, len(groups), "finding harmful layers")]
+    worthwhile = [index for index in np.argsort(alone, kind="stable") if alone[index] < (1 - _WORTHWHILE) * error]
+    kept: list[str] = []
+    for index in worthwhile:
+        if error <= limit:
+            break
+        lower = trial.error(trial.decide([*kept, *groups[index]])) if kept else alone[index]
+        if lower < (1 - _WORTHWHILE) * error:
+            kept, error = [*kept, *groups[index]], lower
+    return kept
+
+
+class _Trial:
+    """Decides a graph again and again on the same samples; holds the exact results they are compared with."""
+
+    def __init__(
+        self, model: ir.Model, recipe: Recipe, observations: Mapping[str, Observation], feeds: Feeds
+    ) -> None:
+        self._model = model
+        self._recipe = recipe
+        self._observations = observations
+        self._feeds = feeds
+        self._means = channel_means(model, feeds) if feeds and recipe.bias_correction else {}
+        self._outputs = _outputs(model, feeds)
+
+    def decide(self, kept: Collection[str]) -> Decision:
+        """Plan, round and correct with the nodes `kept` in float."""
+        plan = plan_graph(self._model, self._recipe, self._observations, kept)
+        weights = round_weights(self._model, plan)
+        shifts: dict[str, Array] = {}
+        if weights and self._means:
+            shifts = bias_correction(self._model, plan, weights, self._feeds, self._means)
+        return Decision(plan, weights, shifts)
+
+    def error(self, decision: Decision) -> float:
+        """Squared error of the outputs over their variance; the worst output counts."""
+        written = write_graph(self._model, decision.plan, decision.weights, decision.shifts)
+        errors = [
+            sum(float(np.square(new - old).sum()) for new, old in zip(rounded, exact, strict=True))
+            / max(sum(float(np.square(old - old.mean()).sum()) for old in exact), 1e-30)
+            for rounded, exact in zip(_outputs(written, self._feeds), self._outputs, strict=True)
+            if exact[0].dtype == np.float32
+        ]
+        return max(errors, default=0.0)
+
+
+def _outputs(model: ir.Model, feeds: Feeds) -> list[list[Array]]:
+    """For each output of the graph its values, one array a batch."""
+    if not feeds:
+        return []
+    executor = SessionExecutor({"model": ir.to_proto(model).SerializeToString()})
+    return [list(column) for column in zip(*(executor.run(feed) for feed in feeds), strict=True)]
+
+
+def _groups(model: ir.Model, plan: GraphPlan) -> list[list[str]]:
+    """The integer operations with weights, in the order of the graph, in runs of neighbours."""
+    weighted = {use.node for use in weight_uses(model).values()}
+    names = [name for name in plan.integer_nodes if name in weighted]
+    return [[str(name) for name in part] for part in np.array_split(names, min(_GROUPS, len(names)))]
