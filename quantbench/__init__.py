@@ -16,16 +16,18 @@ if TYPE_CHECKING:
     from quantbench.operations.conversions import convert
     from quantbench.operations.runs import run
     from quantbench.operations.scores import evaluate
+    from quantbench.operations.studies import study
     from quantbench.operations.verdicts import gate
     from quantbench.references import load_reference
 
-__all__ = ["convert", "evaluate", "gate", "load_reference", "run"]
+__all__ = ["convert", "evaluate", "gate", "load_reference", "run", "study"]
 
 _ROOMS = {
     "convert": "quantbench.operations.conversions",
     "evaluate": "quantbench.operations.scores",
     "gate": "quantbench.operations.verdicts",
     "run": "quantbench.operations.runs",
+    "study": "quantbench.operations.studies",
     "load_reference": "quantbench.references",
 }
 

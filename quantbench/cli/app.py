@@ -22,6 +22,7 @@ from quantbench.cli.models import models
 from quantbench.cli.options import debug_option
 from quantbench.cli.report import report
 from quantbench.cli.run import run
+from quantbench.cli.study import study
 from quantbench.errors import QuantbenchError
 
 __all__ = ["cli", "main"]
@@ -57,7 +58,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (models, formats, fetch, convert, evaluate, gate, run, report, completion):
+for _command in (models, formats, fetch, convert, evaluate, gate, run, study, report, completion):
     cli.add_command(_command)
 
 

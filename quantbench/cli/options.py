@@ -21,6 +21,7 @@ __all__ = [
     "out_option",
     "references_argument",
     "samples_option",
+    "split_formats",
 ]
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any] | click.Command)
@@ -51,7 +52,7 @@ def _set_debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
         ctx.meta["debug"] = True
 
 
-def _split_dtypes(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
+def split_formats(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
     """The canonical names of the formats that were asked for, each once, in the order given."""
     from quantbench.numerics import get_format
 
@@ -98,7 +99,7 @@ def dtype_option(*, required: bool) -> Callable[[Decorated], Decorated]:
         "dtypes",
         multiple=True,
         required=required,
-        callback=_split_dtypes,
+        callback=split_formats,
         shell_complete=_complete_dtype,
         metavar="D...",
         help="int8, uint8, int4, int16, uint16, fp16, bfloat16, fp11, fp32, any name of `quantbench formats`, or eXmY.",

@@ -16,7 +16,16 @@ from quantbench.operations.scores import Bench, open_bench, score
 from quantbench.operations.verdicts import judge
 from quantbench.quantization import load_variant
 from quantbench.references import Reference, fetch
-from quantbench.reports import REFERENCE, ROUND, Result, ScenarioResult, read_results, write_report, write_results
+from quantbench.reports import (
+    REFERENCE,
+    ROUND,
+    Result,
+    ScenarioResult,
+    read_results,
+    read_studies,
+    write_report,
+    write_results,
+)
 from quantbench.scenarios import SCENARIOS
 from quantbench.support import sha256_file, sha256_lines
 
@@ -60,7 +69,7 @@ def report(
         write_results(file, list(known.values()))
         yield from rows
     write_results(file, results)
-    write_report(reports, results)
+    write_report(reports, results, read_studies(reports))
 
 
 def _reused(

@@ -1,33 +1,37 @@
-"""The columns of a result's tables, the same on the terminal and on the pages."""
+"""The columns of the tables of results and studies, the same on the terminal and on the pages."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from quantbench.evaluation import format_score
 from quantbench.reports.results import REFERENCE, ROUND, Result
+from quantbench.reports.studies import Cell
 from quantbench.scenarios import SCENARIOS
 from quantbench.scenarios.rounds import settings
 
-__all__ = ["TableColumn", "table_columns"]
+__all__ = ["TableColumn", "study_columns", "table_columns"]
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
-class TableColumn:
-    """One column of a result's table."""
+class TableColumn(Generic[Row]):
+    """One column of a table; a row is a result or a cell of a study."""
 
     heading: str
     short: str
     """The heading where room is scarce."""
-    text: Callable[[Result], str]
+    text: Callable[[Row], str]
     number: bool = True
     """Numbers are aligned right."""
     terminal: bool = True
     """Whether it is worth its place in a table of 100 characters."""
 
 
-def table_columns() -> list[TableColumn]:
+def table_columns() -> list[TableColumn[Result]]:
     """The columns of a table of results, after the one that names the reference."""
     return [
         TableColumn("dtype", "dtype", lambda result: result.dtype, number=False),
@@ -36,7 +40,7 @@ def table_columns() -> list[TableColumn]:
         TableColumn(
             "95% interval",
             "interval",
-            lambda result: _unless_reference(result, f"{100 * result.ratio_low:.2f}–{100 * result.ratio_high:.2f}%"),
+            lambda result: _unless_reference(result, _interval(result.ratio_low, result.ratio_high)),
             terminal=False,
         ),
         TableColumn("verdict", "verdict", lambda result: _unless_reference(result, result.verdict), number=False),
@@ -44,6 +48,25 @@ def table_columns() -> list[TableColumn]:
         TableColumn("speed", "speed", _speed),
         *(_scenario_column(name) for name in SCENARIOS),
     ]
+
+
+def study_columns() -> list[TableColumn[Cell]]:
+    """The columns of a table of a study's cells, after the one that names the reference."""
+    return [
+        TableColumn("format", "format", lambda cell: cell.format, number=False),
+        TableColumn("bits", "bits", lambda cell: str(cell.bits)),
+        TableColumn("exponent bits", "exp", lambda cell: str(cell.exponent_bits)),
+        TableColumn("mantissa bits", "man", lambda cell: str(cell.mantissa_bits)),
+        TableColumn("score", "score", lambda cell: format_score(cell.score)),
+        TableColumn("ratio to FP32", "ratio", lambda cell: f"{cell.ratio:.2%}"),
+        TableColumn("95% interval", "interval", lambda cell: _interval(cell.ratio_low, cell.ratio_high)),
+        TableColumn("samples", "samples", lambda cell: str(cell.samples)),
+        TableColumn("verdict", "verdict", lambda cell: cell.verdict, number=False),
+    ]
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{100 * low:.2f}–{100 * high:.2f}%"
 
 
 def _unless_reference(result: Result, text: str) -> str:
@@ -60,7 +83,7 @@ def _figures(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else format(value, "#.4g")
 
 
-def _scenario_column(name: str) -> TableColumn:
+def _scenario_column(name: str) -> TableColumn[Result]:
     unit = settings(ROUND, name, task="").unit
 
     def text(result: Result) -> str:

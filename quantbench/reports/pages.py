@@ -8,9 +8,12 @@ from pathlib import Path
 
 import jinja2
 
-from quantbench.reports.columns import TableColumn, table_columns
+from quantbench.evaluation import format_score
+from quantbench.reports.columns import TableColumn, study_columns, table_columns
+from quantbench.reports.heatmap import page_heat_map
 from quantbench.reports.plot import quality_against_size
 from quantbench.reports.results import REFERENCE, Result
+from quantbench.reports.studies import STUDIES, Cell, map_of
 from quantbench.support import atomic_file
 
 __all__ = ["write_report"]
@@ -34,7 +37,7 @@ class Section:
     target_ratio: float
     reference_score: float
     results: tuple[Result, ...]
-    columns: tuple[TableColumn, ...]
+    columns: tuple[TableColumn[Result], ...]
 
     @property
     def passed(self) -> int:
@@ -47,8 +50,34 @@ class Section:
         return sum(result.verdict != REFERENCE for result in self.results)
 
 
-def write_report(folder: Path, results: Sequence[Result]) -> None:
-    """Write `index.html` and `index.md` into `folder`; the same results give the same bytes.
+@dataclass(frozen=True)
+class Study:
+    """One reference's study on the page."""
+
+    name: str
+    metric: str
+    samples: int
+    target_ratio: float
+    reference_score: str
+    cells: tuple[Cell, ...]
+    columns: tuple[TableColumn[Cell], ...]
+    heat_map: str
+    """An `<svg>` element."""
+    heat_map_file: str
+    """Where the same is a file, from the page."""
+
+    @property
+    def passed(self) -> int:
+        """How many formats reach the target."""
+        return sum(cell.verdict == "pass" for cell in self.cells)
+
+
+def write_report(folder: Path, results: Sequence[Result], studies: Sequence[Sequence[Cell]] = ()) -> None:
+    """Write `index.html` and `index.md` into `folder`; the same results and studies give the same bytes.
+
+    Args:
+        results: of the references and their variants.
+        studies: the cells of each study; its files stand in `folder`.
 
     Raises:
         InputError: the folder cannot be written to.
@@ -62,9 +91,10 @@ def write_report(folder: Path, results: Sequence[Result]) -> None:
         undefined=jinja2.StrictUndefined,
     )
     sections = _sections(results)
-    plot = quality_against_size(results)
+    plot = quality_against_size(results) if results else ""
+    told = [_study(cells) for cells in studies]
     for name in ("index.html", "index.md"):
-        page = environment.get_template(f"{name}.j2").render(sections=sections, plot=plot, notes=NOTES)
+        page = environment.get_template(f"{name}.j2").render(sections=sections, plot=plot, notes=NOTES, studies=told)
         with atomic_file(folder / name) as temporary:
             temporary.write_text(page, encoding="utf-8")
 
@@ -87,3 +117,18 @@ def _sections(results: Sequence[Result]) -> list[Section]:
             )
         )
     return sections
+
+
+def _study(cells: Sequence[Cell]) -> Study:
+    first = cells[0]
+    return Study(
+        name=first.reference,
+        metric=first.metric,
+        samples=first.samples,
+        target_ratio=first.target_ratio,
+        reference_score=format_score(first.reference_score),
+        cells=tuple(cells),
+        columns=tuple(study_columns()),
+        heat_map=page_heat_map(map_of(cells), first.reference),
+        heat_map_file=f"{STUDIES}/{first.reference}/heatmap.svg",
+    )

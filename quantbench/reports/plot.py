@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Sequence
 
 import matplotlib
@@ -12,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from quantbench.reports.results import REFERENCE, Result
+from quantbench.reports.svg import INK, page_svg, svg_settings
 
 __all__ = ["quality_against_size"]
 
-INK = "#123456"  # no colour of the plot: replaced by the page's text colour, so that it reads in the dark too
 COLOURS = ("#4c78a8", "#e45756", "#2a9d6f", "#b279a2", "#f58518", "#5ab4ac", "#9d755d", "#8a8a00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
@@ -28,7 +26,7 @@ def quality_against_size(results: Sequence[Result]) -> str:
     variants = [result for result in results if result.verdict != REFERENCE]
     dtypes = list(dict.fromkeys(result.dtype for result in variants))
     references = list(dict.fromkeys(result.reference for result in variants))
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "quantbench", "font.size": 10}):
+    with matplotlib.rc_context(svg_settings()):
         figure = Figure(figsize=(8.2, 4.2), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
@@ -70,9 +68,4 @@ def quality_against_size(results: Sequence[Result]) -> str:
         ]
         if keys:
             figure.legend(handles=keys, loc="outside right upper", frameon=False, labelcolor=INK, handletextpad=0.2)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg))
-    return svg.replace("<svg", '<svg role="img" aria-label="Quality ratio against size of every variant"', 1).strip()
+    return page_svg(figure, "Quality ratio against size of every variant")

@@ -1,0 +1,63 @@
+"""Samples whose prepared inputs stay in memory, for what scores the same ones many times."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantbench.datasets.base import LazySamples, Samples
+from quantbench.support import progress
+
+__all__ = ["keep_samples"]
+
+Array = NDArray[Any]
+
+
+def keep_samples(samples: Samples, count: int, what: str, memory: int = 1 << 30) -> tuple[Samples, str]:
+    """The first `count` samples, as many of them as fit prepared in memory, and a hash of those that do.
+
+    Args:
+        samples: at least `count`; prepared here, each once.
+        what: said beside the progress bar.
+        memory: bytes of inputs to hold; the inputs beyond are prepared again whenever they are asked for.
+
+    Returns:
+        the samples, and the sha256 over the ids of all of them and the inputs and truths of those in memory: the same
+        data has the same hash.
+
+    Raises:
+        InputError, MissingError: a sample's file cannot be read or is not there.
+    """
+    ids = list(samples.ids[:count])
+    digest = hashlib.sha256("".join(f"{name}\n" for name in ids).encode())
+    inputs: list[Array] = []
+    truths: list[Any] = []
+    held = 0
+    for index in progress(range(count), count, what):
+        array, truth = samples.input(index), samples.truth(index)
+        held += array.nbytes
+        if held > memory:
+            break
+        inputs.append(array)
+        truths.append(truth)
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+        digest.update(_bytes(truth))
+
+    def load_input(index: int) -> Array:
+        return inputs[index] if index < len(inputs) else samples.input(index)
+
+    def load_truth(index: int) -> Any:
+        return truths[index] if index < len(truths) else samples.truth(index)
+
+    return LazySamples(ids, load_input, load_truth), digest.hexdigest()
+
+
+def _bytes(truth: Any) -> bytes:
+    """What tells truths apart: an array's values, another's text."""
+    if isinstance(truth, np.ndarray):
+        return f"{truth.dtype.str}{truth.shape}".encode() + truth.tobytes()
+    return repr(truth).encode()
