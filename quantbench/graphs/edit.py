@@ -14,6 +14,7 @@ __all__ = [
     "constant",
     "drop_unused",
     "only_user",
+    "removable",
     "replace_initializer_input",
     "replace_value",
 ]
@@ -69,6 +70,13 @@ def replace_initializer_input(graph: ir.Graph, node: ir.Node, index: int, array:
         node.resize_inputs(index + 1)
     node.replace_input_with(index, value)
     return value
+
+
+def removable(node: ir.Node, source: ir.Value) -> bool:
+    """Whether the readers of `node` could read `source`, the same values, without a graph output losing its name."""
+    if not node.outputs[0].is_graph_output():
+        return True
+    return source.producer() is not None and not source.is_graph_output()
 
 
 def replace_value(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:

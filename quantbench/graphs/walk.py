@@ -48,8 +48,7 @@ def walk(model: ir.Model, feeds: Sequence[Mapping[str, Array]], stops: Mapping[s
     for step, stop in enumerate(order):
         wanted, inputs = _piece(nodes[position[stop]], known, shared)
         piece = ir.Model(ir.convenience.extract(graph, sorted(inputs), wanted), ir_version=model.ir_version)
-        for name, values in zip(wanted, _run(piece, sorted(inputs), known, len(feeds)), strict=True):
-            known[name] = values
+        known.update(zip(wanted, _run(piece, sorted(inputs), known, len(feeds)), strict=True))
         shift = visit(stop, known[stop])
         if shift is not None:
             axis = stops[stop]
@@ -62,7 +61,7 @@ def walk(model: ir.Model, feeds: Sequence[Mapping[str, Array]], stops: Mapping[s
 
 
 def _piece(node: ir.Node, known: Mapping[str, Any], shared: set[str | None]) -> tuple[list[str], set[str]]:
-    """What has to be computed to reach a node's outputs: (the node's tensor and shared ones on the way, known inputs)."""
+    """What it takes to reach a node: (its outputs and the shared tensors on the way, the known tensors to start from)."""
     wanted: list[str] = []
     inputs: set[str] = set()
     pending, seen = [node], {id(node)}
@@ -86,12 +85,8 @@ def _last_readers(nodes: Sequence[ir.Node], position: Mapping[str | None, int], 
     """For each tensor the last step of the walk that can read it."""
     step_of = {position[stop]: step for step, stop in enumerate(order)}
     last: dict[str, int] = {}
-    reached: dict[int, int] = {}  # node → last step that needs the node's results
     for index in range(len(nodes) - 1, -1, -1):
-        step = step_of.get(index, -1)
-        for output in nodes[index].outputs:
-            step = max(step, last.get(output.name or "", -1)) if index not in step_of else step
-        reached[index] = step
+        step = step_of.get(index, max(last.get(output.name or "", -1) for output in nodes[index].outputs))
         for value in nodes[index].inputs:
             if value is not None and value.name is not None:
                 last[value.name] = max(last.get(value.name, -1), step)

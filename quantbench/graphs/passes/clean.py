@@ -5,6 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
+from quantbench.graphs.edit import removable, replace_value
+
 __all__ = ["clean"]
 
 
@@ -12,21 +14,31 @@ def clean(model: ir.Model) -> ir.Model:
     """Lift constants, drop what nothing reads, give every node and value a name.
 
     Requires: a checked model.
-    Ensures: constants are initializers and no initializer is a graph input; no Identity between two nodes; no unused
-    node or initializer; unique names for all nodes and values; topological order.
+    Ensures: constants are initializers and no initializer is a graph input; no Identity but where a graph output needs
+    one for its name; no unused node, initializer or function; nodes named after their first outputs; topological order.
     """
     ir.passes.Sequential(
         common.InlinePass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.RemoveInitializersFromInputsPass(),
-        common.IdentityEliminationPass(),
+    )(model)
+    _remove_identities(model.graph)
+    ir.passes.Sequential(
         common.RemoveUnusedNodesPass(),
-        common.RemoveUnusedFunctionsPass(),
+        common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
         common.TopologicalSortPass(),
         common.ClearMetadataAndDocStringPass(),
     )(model)
     _name_nodes(model.graph)
     return model
+
+
+def _remove_identities(graph: ir.Graph) -> None:
+    for node in list(graph):
+        source = node.inputs[0] if node.op_type == "Identity" and node.domain == "" else None
+        if source is not None and removable(node, source):
+            replace_value(graph, node.outputs[0], source)
+            graph.remove(node, safe=True)
 
 
 def _name_nodes(graph: ir.Graph) -> None:

@@ -57,8 +57,9 @@ def _fold_next(graph: ir.Graph, node: ir.Node) -> bool:
         old_bias = np.broadcast_to(bias.reshape(-1).astype(np.float64), (channels,))
     else:
         return False
-    new_weight = (weight * scale.reshape(along)).astype(np.float32)
-    new_bias = (old_bias * scale + shift).astype(np.float32)
+    with np.errstate(over="ignore"):  # checked below
+        new_weight = (weight * scale.reshape(along)).astype(np.float32)
+        new_bias = (old_bias * scale + shift).astype(np.float32)
     if not (np.isfinite(new_weight).all() and np.isfinite(new_bias).all()):
         return False
     replace_initializer_input(graph, node, 1, new_weight, f"{node.name}_weight")

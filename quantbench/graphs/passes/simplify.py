@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from quantbench.graphs.edit import constant, drop_unused, only_user, replace_value
+from quantbench.graphs.edit import constant, drop_unused, only_user, removable, replace_value
 
 __all__ = ["simplify"]
 
@@ -38,7 +38,7 @@ def _drop_neutral(graph: ir.Graph, node: ir.Node) -> None:
             continue
         rank = None if value.shape is None else value.shape.rank()
         if np.all(array == _NEUTRAL[node.op_type]) and rank is not None and rank >= array.ndim:
-            if not node.outputs[0].is_graph_output() or (value.producer() is not None and not value.is_graph_output()):
+            if removable(node, value):
                 replace_value(graph, node.outputs[0], value)
                 graph.remove(node, safe=True)
             return
