@@ -28,8 +28,6 @@ Feeds = Sequence[Mapping[str, Array]]
 
 _GROUPS = 12
 """Into how many runs of neighbouring operations a graph is divided when the harmful ones are looked for."""
-_SEARCH_SHARE = 4
-"""The search looks at one in so many of the samples."""
 _WORTHWHILE = 0.1
 """Share of the error that keeping a run in float has to take away."""
 
@@ -58,12 +56,11 @@ def decide(model: ir.Model, recipe: Recipe, observations: Mapping[str, Observati
         feeds: inputs of the graph, one mapping a batch; empty where nothing becomes an integer.
     """
     trial = _Trial(model, recipe, observations, feeds)
-    decision = trial.decide(())
-    if not decision.plan.integer_nodes or not recipe.output_error or trial.error(decision) <= recipe.output_error:
-        return decision
-    few = feeds[: max(1, len(feeds) // _SEARCH_SHARE)]
-    harmful = _harmful(_Trial(model, recipe, observations, few), recipe.output_error, _groups(model, decision.plan))
-    return trial.decide(harmful) if harmful else decision
+    plan = plan_graph(model, recipe, observations)
+    harmful: list[str] = []
+    if plan.integer_nodes and recipe.output_error:
+        harmful = _harmful(trial, recipe.output_error, _groups(model, plan))
+    return trial.decide(harmful, every_sample=True)
 
 
 def _harmful(trial: _Trial, limit: float, groups: Sequence[list[str]]) -> list[str]:
@@ -73,6 +70,8 @@ def _harmful(trial: _Trial, limit: float, groups: Sequence[list[str]]) -> list[s
     they gained, as long as each lowers the error that is left by a worthwhile share, until the limit is reached.
     """
     error = trial.error(trial.decide(()))
+    if error <= limit:
+        return []
     alone = [trial.error(trial.decide(group)) for group in progress(groups, len(groups), "finding harmful layers")]
     worthwhile = [index for index in np.argsort(alone, kind="stable") if alone[index] < (1 - _WORTHWHILE) * error]
     kept: list[str] = []
@@ -86,26 +85,31 @@ def _harmful(trial: _Trial, limit: float, groups: Sequence[list[str]]) -> list[s
 
 
 class _Trial:
-    """Decides a graph again and again on the same samples; holds the exact results they are compared with."""
+    """Decides a graph again and again; holds the exact results that decisions are compared with.
 
-    def __init__(
-        self, model: ir.Model, recipe: Recipe, observations: Mapping[str, Observation], feeds: Feeds
-    ) -> None:
+    While harmful operations are looked for, biases are corrected on one half of the samples and the error is measured
+    on the other, so that a correction that does not carry over is not taken for a good one.
+    """
+
+    def __init__(self, model: ir.Model, recipe: Recipe, observations: Mapping[str, Observation], feeds: Feeds) -> None:
         self._model = model
         self._recipe = recipe
         self._observations = observations
         self._feeds = feeds
-        self._means = channel_means(model, feeds) if feeds and recipe.bias_correction else {}
-        self._outputs = _outputs(model, feeds)
+        self._correcting = feeds[::2]
+        self._judging = feeds[1::2] or feeds
+        self._outputs = _outputs(model, self._judging)
+        self._means = channel_means(model, self._correcting) if feeds and recipe.bias_correction else {}
 
-    def decide(self, kept: Collection[str]) -> Decision:
-        """Plan, round and correct with the nodes `kept` in float."""
+    def decide(self, kept: Collection[str], every_sample: bool = False) -> Decision:
+        """Plan, round and correct with the nodes `kept` in float; biases on half of the samples or on all."""
         plan = plan_graph(self._model, self._recipe, self._observations, kept)
         weights = round_weights(self._model, plan)
-        shifts: dict[str, Array] = {}
-        if weights and self._means:
-            shifts = bias_correction(self._model, plan, weights, self._feeds, self._means)
-        return Decision(plan, weights, shifts)
+        if not weights or not self._means:
+            return Decision(plan, weights)
+        feeds = self._feeds if every_sample else self._correcting
+        means = channel_means(self._model, feeds) if every_sample else self._means
+        return Decision(plan, weights, bias_correction(self._model, plan, weights, feeds, means))
 
     def error(self, decision: Decision) -> float:
         """Squared error of the outputs over their variance; the worst output counts."""
@@ -113,7 +117,7 @@ class _Trial:
         errors = [
             sum(float(np.square(new - old).sum()) for new, old in zip(rounded, exact, strict=True))
             / max(sum(float(np.square(old - old.mean()).sum()) for old in exact), 1e-30)
-            for rounded, exact in zip(_outputs(written, self._feeds), self._outputs, strict=True)
+            for rounded, exact in zip(_outputs(written, self._judging), self._outputs, strict=True)
             if exact[0].dtype == np.float32
         ]
         return max(errors, default=0.0)
