@@ -8,7 +8,7 @@ INSTALLED := .venv/installed
 run: $(INSTALLED)
 	$(BIN)/quantbench report
 
-test: $(INSTALLED)
+test: lint
 	$(BIN)/python -m pytest
 
 lint: $(INSTALLED)
