@@ -100,7 +100,7 @@ class Histogram:
 _NAN_BINS = np.flatnonzero(((np.arange(BINS) << _SHIFT) >> 23) & 0xFF == 0xFF)
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=True)
 def _count(bits: NDArray[np.uint32], values: NDArray[np.float32], counts: NDArray[np.uint32]) -> tuple[float, float]:
     """Count bit patterns into four interleaved rows; returns the extremes."""
     shift = np.uint32(_SHIFT)

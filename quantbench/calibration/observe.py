@@ -104,4 +104,5 @@ def _expose(model: ir.Model, tensors: Mapping[str, Any]) -> bytes:
     present = {value.name for value in (*copy.graph.inputs, *copy.graph.outputs)}
     values = {output.name: output for node in copy.graph for output in node.outputs}
     copy.graph.outputs.extend(values[tensor] for tensor in tensors if tensor not in present)
-    return ir.to_proto(copy).SerializeToString()
+    serialized: bytes = ir.to_proto(copy).SerializeToString()
+    return serialized

@@ -51,7 +51,8 @@ def add_initializer(graph: ir.Graph, name: str, array: Array | ir.TensorProtocol
         unique = f"{name}_{count}"
     tensor = ir.Tensor(np.asarray(array, order="C"), name=unique) if isinstance(array, np.ndarray) else array
     tensor.name = unique
-    value = ir.Value(name=unique, const_value=tensor, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype))
+    shape = ir.Shape(tensor.shape)  # type: ignore[arg-type] # the protocol's sizes are wider than they ever are
+    value = ir.Value(name=unique, const_value=tensor, shape=shape, type=ir.TensorType(tensor.dtype))
     graph.register_initializer(value)
     return value
 

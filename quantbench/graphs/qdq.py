@@ -135,6 +135,6 @@ def _parameters(graph: ir.Graph, affine: Affine, name: str) -> tuple[ir.Value, i
     return scale, zero_point
 
 
-def _tensor(codes: Array, name: str) -> ir.Tensor:
+def _tensor(codes: Array, name: str) -> ir.Tensor[Array]:
     dtype = ir.DataType[name.upper()]
     return ir.Tensor(np.asarray(codes).astype(dtype.numpy()), dtype=dtype)

@@ -61,7 +61,7 @@ def walk(model: ir.Model, feeds: Sequence[Mapping[str, Array]], stops: Mapping[s
 
 
 def _piece(node: ir.Node, known: Mapping[str, Any], shared: set[str | None]) -> tuple[list[str], set[str]]:
-    """What it takes to reach a node: (its outputs and the shared tensors on the way, the known tensors to start from)."""
+    """What it takes to reach a node: (its outputs and shared tensors on the way, the known tensors to start from)."""
     wanted: list[str] = []
     inputs: set[str] = set()
     pending, seen = [node], {id(node)}

@@ -64,7 +64,8 @@ def dequantize(tensor: QuantizedTensor) -> Array:
     """The real values of codes, float32 (ONNX DequantizeLinear)."""
     affine = tensor.affine
     scale, zero_point = (_expand(part, tensor.codes.shape, affine) for part in (affine.scale, affine.zero_point))
-    return np.asarray((tensor.codes - zero_point) * scale, np.float32)
+    values: Array = ((tensor.codes - zero_point) * scale).astype(np.float32)
+    return values
 
 
 def _expand(parameter: Array, shape: tuple[int, ...], affine: Affine) -> Array:

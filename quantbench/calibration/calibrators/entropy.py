@@ -60,7 +60,7 @@ def _ramp(starts: Array, slopes: Array, points: Array) -> Array:
     slope_sum = np.append(0.0, np.cumsum(slopes))
     offset_sum = np.append(0.0, np.cumsum(slopes * starts))
     index = np.searchsorted(starts, points, side="right")
-    return slope_sum[index] * points - offset_sum[index]
+    return np.asarray(slope_sum[index] * points - offset_sum[index])
 
 
 def _divergence(fine: Array, bound: int, groups: int) -> float:

@@ -45,4 +45,4 @@ def _clipping(centres: Array, counts: Array, bounds: Array) -> Array:
     moments = [np.append(np.cumsum((counts * centres**power)[::-1])[::-1], 0.0) for power in range(3)]
     first = np.searchsorted(centres, bounds, side="right")
     zeroth, one, two = (moment[first] for moment in moments)
-    return np.maximum(two - 2 * bounds * one + bounds**2 * zeroth, 0.0)
+    return np.asarray(np.maximum(two - 2 * bounds * one + bounds**2 * zeroth, 0.0))

@@ -17,5 +17,5 @@ def percentile(observation: Observation, levels: int) -> tuple[float, float]:
     below = np.cumsum(counts) / counts.sum()
     tail = (1.0 - _KEPT) / 2.0
     low = centres[np.searchsorted(below, tail, side="right")]
-    high = centres[min(np.searchsorted(below, 1.0 - tail), len(centres) - 1)]
+    high = centres[min(int(np.searchsorted(below, 1.0 - tail)), len(centres) - 1)]
     return float(max(low, observation.minimum)), float(min(high, observation.maximum))
