@@ -31,9 +31,6 @@ from quantbench.support import atomic_file, sha256_file, sha256_lines, to_json
 
 __all__ = ["grid", "study", "study_all"]
 
-STATE = "state.json"
-"""What a study has found so far, and what that depends on."""
-
 logger = logging.getLogger(__name__)
 
 _CELLS = pydantic.TypeAdapter(dict[str, Cell])
@@ -107,17 +104,17 @@ def _cells(reference: Reference, asked: Sequence[Format], samples: int | None, f
     count = min(samples or len(dataset.scored), len(dataset.scored))
     kept, inputs_sha256 = keep_samples(dataset.scored, count, f"{reference.name} inputs")
     key = _key(reference, count, inputs_sha256)
-    known = {} if force else _known(folder / STATE, key)
+    file = _state_file(folder, key)
+    known = {} if force else _known(file, key)
     missing = [fmt for fmt in asked if fmt.name not in known]
     if len(missing) < len(asked):
         logger.info("%s: %d of %d formats are known already", reference.name, len(asked) - len(missing), len(asked))
     if missing:
+        _write_state(file, key, known)  # a folder that cannot be written to shows now, not after the first score
         bench = Bench(reference, dataclasses.replace(dataset, scored=kept), folder)
         for cell in _scored(bench, missing):
             known[cell.format] = cell
-            cells = {name: cell.document() for name, cell in known.items()}
-            with atomic_file(folder / STATE) as temporary:
-                temporary.write_text(to_json({"key": key, "cells": cells}), encoding="utf-8")
+            _write_state(file, key, known)
     return [known[fmt.name] for fmt in asked]
 
 
@@ -175,18 +172,32 @@ def _key(reference: Reference, samples: int, inputs_sha256: str) -> dict[str, An
     }
 
 
+def _state_file(folder: Path, key: dict[str, Any]) -> Path:
+    """Where the cells of one key are: another number of samples, say, leaves those of the former in their place."""
+    return folder / f"state-{sha256_lines([json.dumps(key)])[:16]}.json"
+
+
 def _known(file: Path, key: dict[str, Any]) -> dict[str, Cell]:
-    """The cells of a state file; none where there is no file, or one of other inputs."""
+    """The cells of a state file by format; none where there is no file yet.
+
+    Raises:
+        InputError: the folder cannot be used.
+    """
     try:
         state = json.loads(file.read_text(encoding="utf-8"))
-        differing = [name for name, value in key.items() if state["key"].get(name) != value]
-        cells = _CELLS.validate_python(state["cells"])
+        if state["key"] == key:
+            return _CELLS.validate_python(state["cells"])
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        logger.info("%s cannot be read; the study starts anew", file)
-        return {}
-    if differing:
-        logger.info("%s was made with other %s; the study starts anew", file, ", ".join(differing))
-        return {}
-    return cells
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror}; choose another folder with --out") from error
+    except (ValueError, KeyError, TypeError):
+        pass
+    logger.info("%s is damaged; its formats are scored again", file)
+    return {}
+
+
+def _write_state(file: Path, key: dict[str, Any], cells: dict[str, Cell]) -> None:
+    document = {"key": key, "cells": {name: cell.document() for name, cell in cells.items()}}
+    with atomic_file(file) as temporary:
+        temporary.write_text(to_json(document), encoding="utf-8")

@@ -192,12 +192,12 @@ def _other_target(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def _other_tools(folder: Path) -> dict[str, Any]:
+def _other_key(folder: Path) -> dict[str, Any]:
     return _edit_state(folder, lambda state: state["key"]["tools"].update(onnxruntime="1.0"))
 
 
 def _damage(folder: Path) -> dict[str, Any]:
-    file = folder / "reports" / "studies" / "small" / "state.json"
+    file = _state(folder)
     file.write_text(file.read_text()[:-20])
     return {}
 
@@ -218,7 +218,7 @@ def _force(folder: Path) -> dict[str, Any]:
         _other_images,
         _other_labels,
         _other_target,
-        _other_tools,
+        _other_key,
         _damage,
         _damage_cell,
         _force,
@@ -235,6 +235,26 @@ def test_what_is_known_is_not_kept_when_something_changed(
     assert scored == ["fp32", "fp11", "e4m3"]
 
 
+def test_other_tools_are_another_study(
+    reference: Path, tmp_path: Path, scored: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quantbench.study(reference, ["fp11"], out=tmp_path / "reports")
+    monkeypatch.setattr(studies, "version", lambda name: "2.0" if name == "onnxruntime" else "1.0")
+    quantbench.study(reference, ["fp11"], out=tmp_path / "reports")
+    assert scored == ["fp32", "fp11"] * 2
+
+
+def test_a_look_at_fewer_samples_costs_nothing_of_what_is_known(
+    reference: Path, tmp_path: Path, scored: list[str]
+) -> None:
+    long = quantbench.study(reference, ["fp11", "e2m1"], out=tmp_path / "reports")
+    short = quantbench.study(reference, ["fp11", "e2m1"], samples=10, out=tmp_path / "reports")
+    assert [cell.samples for cell in (*long, *short)] == [80, 80, 10, 10]
+    del scored[:]
+    assert quantbench.study(reference, ["fp11", "e2m1"], out=tmp_path / "reports") == long
+    assert scored == []
+
+
 def test_the_reference_itself_may_be_among_the_formats(reference: Path, tmp_path: Path, scored: list[str]) -> None:
     (cell,) = quantbench.study(reference, ["fp32"], out=tmp_path / "reports")
     assert scored == ["fp32"]
@@ -246,7 +266,12 @@ def test_files_of_a_study(reference: Path, tmp_path: Path) -> None:
     cells = quantbench.study(reference, studies.grid(range(4, 6), range(2, 4)), out=out)
     assert [cell.format for cell in cells] == ["e4m2", "e4m3", "fp8_e5m2", "e5m3"]
     folder = out / "studies" / "small"
-    assert {path.name for path in folder.iterdir()} == {"state.json", "study.json", "heatmap.svg", "heatmap.png"}
+    assert {path.name for path in folder.iterdir()} == {
+        _state(tmp_path).name,
+        "study.json",
+        "heatmap.svg",
+        "heatmap.png",
+    }
     assert json.loads((folder / "study.json").read_text()) == [cell.document() for cell in cells]
     page = (out / "index.html").read_text()
     assert 'id="study-small"' in page and all(f"<td>{cell.format}</td>" in page for cell in cells)
@@ -273,11 +298,16 @@ def _outputs(model: onnx.ModelProto, x: Array) -> Array:
 
 
 def _edit_state(folder: Path, edit: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-    file = folder / "reports" / "studies" / "small" / "state.json"
+    file = _state(folder)
     state = json.loads(file.read_text())
     edit(state)
     file.write_text(json.dumps(state))
     return {}
+
+
+def _state(folder: Path) -> Path:
+    (file,) = (folder / "reports" / "studies" / "small").glob("state-*.json")
+    return file
 
 
 def _files(folder: Path) -> dict[str, bytes]:
