@@ -72,8 +72,8 @@ def prepare(model: onnx.ModelProto) -> ir.Model:
             model = onnx.version_converter.convert_version(model, OPSET)
         except Exception as error:  # RuntimeError or ConvertError, by version of onnx
             raise InputError(f"the graph's opset {versions.get('')} cannot be raised to {OPSET}: {error}") from error
-    model.ir_version = max(model.ir_version, 10)
     graph = ir.from_proto(model)
+    graph.ir_version = max(graph.ir_version, 10)  # the first with 4-bit integers
     _detach(graph)
     for rewrite in PREPARE:
         common.ShapeInferencePass()(graph)

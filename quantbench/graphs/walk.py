@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,8 +68,8 @@ def _piece(node: ir.Node, known: Mapping[str, Any], shared: set[str | None]) -> 
     while pending:
         current = pending.pop()
         wanted += [output.name or "" for output in current.outputs if output.name in shared]
-        for value in current.inputs:
-            if value is None or value.is_initializer():
+        for value in _reads(current):
+            if value.is_initializer():
                 continue
             if value.name in known:
                 inputs.add(value.name or "")
@@ -87,10 +87,20 @@ def _last_readers(nodes: Sequence[ir.Node], position: Mapping[str | None, int], 
     last: dict[str, int] = {}
     for index in range(len(nodes) - 1, -1, -1):
         step = step_of.get(index, max(last.get(output.name or "", -1) for output in nodes[index].outputs))
-        for value in nodes[index].inputs:
-            if value is not None and value.name is not None:
-                last[value.name] = max(last.get(value.name, -1), step)
+        for value in _reads(nodes[index]):
+            last[value.name or ""] = max(last.get(value.name or "", -1), step)
     return last
+
+
+def _reads(node: ir.Node) -> Iterator[ir.Value]:
+    """What a node reads: its inputs, and what its bodies (If, Loop, Scan) take from outside."""
+    yield from (value for value in node.inputs if value is not None)
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            body = attribute.as_graph()
+            inside = ir.traversal.RecursiveGraphIterator(body)
+            values = [*body.outputs, *(value for inner in inside for value in inner.inputs)]
+            yield from (value for value in values if value is not None and value.graph is node.graph)
 
 
 def _run(piece: ir.Model, inputs: Sequence[str], known: Mapping[str, list[Array]], batches: int) -> list[list[Array]]:
