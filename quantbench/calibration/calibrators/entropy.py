@@ -17,7 +17,7 @@ _FINE = 2048
 
 
 def entropy(observation: Observation, levels: int) -> tuple[float, float]:
-    """The range [max(min, −T), min(max, T)] whose quantized distribution diverges least from the one observed.
+    """The range, holding 0, of magnitudes up to T, whose quantized distribution diverges least from the one observed.
 
     T runs over the upper edges of 2,048 even bins of |x|; for each, the observed bins up to T (with the tail added to
     the last one) are compared, by Kullback–Leibler divergence, with the same bins merged into levels/2 even groups
@@ -27,13 +27,13 @@ def entropy(observation: Observation, levels: int) -> tuple[float, float]:
     if largest == 0.0:
         return observation.minimum, observation.maximum
     groups = max(levels // 2, 2)
-    fine = _even_bins(observation, largest)
     if groups >= _FINE:
         return observation.minimum, observation.maximum
-    candidates = range(groups, _FINE + 1, max(1, (_FINE - groups) // 240))
+    fine = _even_bins(observation, largest)
+    candidates = range(_FINE, groups - 1, -max(1, (_FINE - groups) // 240))  # of equals the first, the widest, is best
     divergences = [_divergence(fine, bound, groups) for bound in candidates]
     threshold = largest * candidates[int(np.argmin(divergences))] / _FINE
-    return max(observation.minimum, -threshold), min(observation.maximum, threshold)
+    return max(min(observation.minimum, 0.0), -threshold), min(max(observation.maximum, 0.0), threshold)
 
 
 def _even_bins(observation: Observation, largest: float) -> Array:

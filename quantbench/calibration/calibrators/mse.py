@@ -20,7 +20,7 @@ def mse(observation: Observation, levels: int) -> tuple[float, float]:
     """The range (low, high), holding 0, of least expected squared error with `levels` evenly spaced codes.
 
     A value inside costs step²/12 (the error of rounding evenly spread values), one outside its squared distance to
-    the range. The two ends are searched in turn, as fractions of the extremes, until neither moves.
+    the range. Every pair of ends is tried, each end over fractions of its extreme.
     """
     centres, _, counts = observation.distribution()
     low, high = min(observation.minimum, 0.0), max(observation.maximum, 0.0)
@@ -28,15 +28,9 @@ def mse(observation: Observation, levels: int) -> tuple[float, float]:
     lows, highs = low * _FACTORS, high * _FACTORS
     clipped_low = _clipping(-centres[::-1], counts[::-1], -lows)
     clipped_high = _clipping(centres, counts, highs)
-    best_low = best_high = 0
-    for _ in range(8):
-        previous = best_low, best_high
-        steps = (highs - lows[best_low]) / (levels - 1)
-        best_high = int(np.argmin(steps**2 / 12 * total + clipped_high))
-        steps = (highs[best_high] - lows) / (levels - 1)
-        best_low = int(np.argmin(steps**2 / 12 * total + clipped_low))
-        if (best_low, best_high) == previous:
-            break
+    steps = (highs - lows[:, np.newaxis]) / (levels - 1)
+    errors = steps**2 / 12 * total + clipped_low[:, np.newaxis] + clipped_high
+    best_low, best_high = np.unravel_index(np.argmin(errors), errors.shape)
     return float(lows[best_low]), float(highs[best_high])
 
 

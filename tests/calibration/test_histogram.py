@@ -1,0 +1,110 @@
+"""Counting by bit pattern: every value in its bin, exact extremes, whatever the batches."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from quantbench.calibration import Histogram
+from quantbench.calibration.histogram import BINS
+from quantbench.errors import InputError
+
+FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
+ARRAYS = npst.arrays(np.float32, npst.array_shapes(max_dims=3, max_side=9), elements=FINITE)
+
+
+def counted(*batches: np.ndarray):
+    histogram = Histogram("t")
+    for batch in batches:
+        histogram.add(batch)
+    return histogram.observation()
+
+
+@given(st.lists(ARRAYS, min_size=1, max_size=4))
+@settings(deadline=None)
+def test_counts_and_extremes(batches: list[np.ndarray]):
+    """The first 15 bits of the pattern, counted by numpy; one count for the batches together."""
+    values = np.concatenate([batch.reshape(-1) for batch in batches])
+    seen = counted(*batches)
+    np.testing.assert_array_equal(seen.counts, np.bincount(values.view(np.uint32) >> 17, minlength=BINS))
+    assert seen.counts.dtype == np.uint64 and seen.counts.sum() == values.size
+    assert (seen.minimum, seen.maximum) == (values.min(), values.max())
+
+
+@given(ARRAYS)
+@settings(deadline=None)
+def test_the_distribution_holds_every_value_in_a_bin_of_a_64th_of_it(values: np.ndarray):
+    centres, widths, counts = counted(values).distribution()
+    assert counts.sum() == values.size and (np.diff(centres) >= 0).all()
+    assert centres.min() >= values.min() and centres.max() <= values.max()
+    nearest = np.abs(values.reshape(-1, 1).astype(np.float64) - centres).min(axis=1)
+    normal = np.abs(values.reshape(-1)) >= 2.0**-126
+    assert (nearest <= np.where(normal, np.abs(values.reshape(-1)) / 64, 2.0**-126)).all()
+    assert (widths <= np.maximum(np.abs(centres) / 63, 2.0**-126)).all()
+
+
+def test_the_distribution_of_known_values():
+    """1.0 to 1.0156 is one bin, from 1 up to 1 + 1/64; 0 has a centre of 0."""
+    centres, widths, counts = counted(np.float32([0.0, -0.0, 1.0, 1.01, 1.02, -3.0])).distribution()
+    assert counts.tolist() == [1, 1, 1, 2, 1]
+    np.testing.assert_allclose(centres[[0, 1, 2]], [-3.0, 0, 0], atol=0)
+    np.testing.assert_allclose(widths[[0, 3, 4]], [1 / 32, 1 / 64, 1 / 64], rtol=1e-4)
+    np.testing.assert_allclose(centres[3], 1 + 1 / 128, rtol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf, np.uint32(0x7F800001).view(np.float32)])
+@pytest.mark.parametrize("place", [0, 5, 8])
+def test_what_is_no_number_is_an_error_that_names_the_tensor(bad: float, place: int):
+    """The last is a NaN whose leading mantissa bits look like infinity."""
+    values = np.ones((3, 3), np.float32)
+    values.reshape(-1)[place] = bad
+    histogram = Histogram("conv7")
+    histogram.add(np.ones(4, np.float32))
+    with pytest.raises(InputError, match="tensor conv7 becomes NaN or infinite on the calibration samples"):
+        histogram.add(values)
+
+
+def test_nothing_seen_is_an_error_that_names_the_tensor():
+    histogram = Histogram("boxes")
+    histogram.add(np.zeros((0, 4), np.float32))
+    with pytest.raises(InputError, match="tensor boxes holds no value"):
+        histogram.observation()
+
+
+def test_counters_are_emptied_before_they_overflow(monkeypatch: pytest.MonkeyPatch):
+    """With counters of 8 bits and a capacity to match, 40 batches of 100 equal values overflow them 15 times over."""
+    monkeypatch.setattr(sys.modules[Histogram.__module__], "_CAPACITY", 255)
+    histogram = Histogram("t")
+    histogram._counts = histogram._counts.astype(np.uint8)
+    batch = np.full(3, 2.5, np.float32)  # fewer than four land in one row of counters
+    for _ in range(40):
+        histogram.add(batch)
+        histogram.add(np.full(97, 2.5, np.float32))
+    assert histogram.observation().counts.max() == 4000
+
+
+def test_the_capacity_fits_the_counters():
+    """All of it may fall into one counter of 32 bits, from one batch a quarter of it into each row."""
+    assert np.iinfo(np.uint32).max >= sys.modules[Histogram.__module__]._CAPACITY
+    assert Histogram("t")._counts.dtype == np.uint32
+
+
+def test_an_observation_is_not_changed_by_what_comes_later():
+    histogram = Histogram("t")
+    histogram.add(np.float32([1, 2]))
+    first = histogram.observation()
+    histogram.add(np.float32([1, -5]))
+    assert first.counts.sum() == 2 and (first.minimum, first.maximum) == (1, 2)
+    second = histogram.observation()
+    assert second.counts.sum() == 4 and (second.minimum, second.maximum) == (-5, 2)
+
+
+def test_strided_arrays():
+    values = np.arange(24, dtype=np.float32).reshape(4, 6)
+    np.testing.assert_array_equal(counted(values[:, ::2]).counts, counted(values[:, ::2].copy()).counts)
+    np.testing.assert_array_equal(counted(values.T).counts, counted(values).counts)
