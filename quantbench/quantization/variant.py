@@ -12,8 +12,9 @@ import onnx_ir as ir
 
 from quantbench.errors import InputError, MissingError
 from quantbench.graphs import Executor, SessionExecutor
+from quantbench.graphs.rounding_functions import strip_rounding
+from quantbench.graphs.staging import StagedExecutor, rounding_taps
 from quantbench.numerics import get_format
-from quantbench.quantization.emulation import open_rounded
 from quantbench.references import Reference, source_models
 from quantbench.support import sha256_file
 
@@ -97,5 +98,9 @@ def open_variant(reference: Reference, dtype: str, out: Path, threads: int | Non
 
 def open_graphs(graphs: dict[str, Path], threads: int | None = None) -> Executor:
     """Open written graphs: in stages where they hold rounding, else whole."""
-    models = {name: ir.from_proto(onnx.load(file)) for name, file in graphs.items()}
-    return open_rounded(models, threads) or SessionExecutor(graphs, threads)
+    stripped = {name: strip_rounding(ir.from_proto(onnx.load(file))) for name, file in graphs.items()}
+    if not any(formats for _, formats in stripped.values()):
+        return SessionExecutor(graphs, threads)
+    models = {name: model for name, (model, _) in stripped.items()}
+    taps = {name: rounding_taps(formats) for name, (_, formats) in stripped.items()}
+    return StagedExecutor(models, taps, threads)
