@@ -14,15 +14,15 @@ from typing import Any
 import pydantic
 
 from quantbench import evaluation
-from quantbench.datasets import open_dataset
+from quantbench.datasets import Dataset, open_dataset
 from quantbench.datasets.keeping import keep_samples
 from quantbench.errors import InputError
 from quantbench.evaluation import Score
+from quantbench.graphs import Executor
 from quantbench.graphs.load import load_graphs
 from quantbench.numerics import Format, get_format
 from quantbench.operations.catalogue import AnyReference, chosen
 from quantbench.operations.conversions import REFERENCE_DTYPE
-from quantbench.operations.scores import Bench
 from quantbench.quantization import open_variant
 from quantbench.quantization.emulation import check_emulated, open_emulated
 from quantbench.references import Reference, fetch
@@ -111,26 +111,23 @@ def _cells(reference: Reference, asked: Sequence[Format], samples: int | None, f
         logger.info("%s: %d of %d formats are known already", reference.name, len(asked) - len(missing), len(asked))
     if missing:
         _write_state(file, key, known)  # a folder that cannot be written to shows now, not after the first score
-        bench = Bench(reference, dataclasses.replace(dataset, scored=kept), folder)
-        for cell in _scored(bench, missing):
+        for cell in _scored(reference, dataclasses.replace(dataset, scored=kept), missing):
             known[cell.format] = cell
             _write_state(file, key, known)
     return [known[fmt.name] for fmt in asked]
 
 
-def _scored(bench: Bench, formats: Sequence[Format]) -> Iterator[Cell]:
+def _scored(reference: Reference, dataset: Dataset, formats: Sequence[Format]) -> Iterator[Cell]:
     """Score each format; the prepared graphs, the inputs and FP32's outcomes serve all of them."""
-    reference = bench.reference
     models = load_graphs(reference)
-    baseline = evaluation.evaluate(
-        reference, open_variant(reference, REFERENCE_DTYPE, bench.out), dtype=REFERENCE_DTYPE, dataset=bench.dataset
-    )
+    executor: Executor = open_variant(reference, REFERENCE_DTYPE, out=Path())
+    baseline = evaluation.evaluate(reference, executor, dtype=REFERENCE_DTYPE, dataset=dataset)
     started = time.perf_counter()
     for number, fmt in enumerate(formats, 1):
         scored = baseline
         if fmt.name != REFERENCE_DTYPE:
             executor = open_emulated(models, fmt)
-            scored = evaluation.evaluate(reference, executor, dtype=fmt.name, dataset=bench.dataset)
+            scored = evaluation.evaluate(reference, executor, dtype=fmt.name, dataset=dataset)
         cell = _cell(reference, fmt, baseline, scored)
         left = (time.perf_counter() - started) / number * (len(formats) - number)
         progress = f"{number} of {len(formats)}" + (f", about {left:.0f} s left" if left >= 1 else "")
