@@ -21,23 +21,20 @@ def integer_range(name: str) -> tuple[int, int]:
 
 
 def activation_affine(low: float, high: float, name: str) -> Affine:
-    """Asymmetric per-tensor parameters whose codes cover [low, high] and hold 0 exactly.
+    """Asymmetric per-tensor parameters that hold 0 exactly and everything in [low, high] to within half a step.
 
-    The scale is widened after the zero point is rounded, so that neither end is cut by more than a rounding of
-    float32. At the end that decides the scale it is rounded so that no code lies outside, because ONNX Runtime drops
-    a Clip only when the codes stay within its bounds.
+    The step is the range, with 0 in it, over the number of steps between the codes; rounding the zero point then
+    moves the range by up to half a step. A range on one side of 0 is not moved, and no code lies beyond its end:
+    ONNX Runtime drops a Clip only when the codes stay within its bounds.
     """
     smallest, largest = integer_range(name)
     low, high = float(np.float32(min(low, 0.0))), float(np.float32(max(high, 0.0)))
-    scale = max((high - low) / (largest - smallest), 1e-30)
-    zero_point = int(np.clip(np.rint(smallest - low / scale), smallest, largest))
-    above, below = largest - zero_point, zero_point - smallest
-    ends = [(end / count, end, count) for end, count in ((high, above), (-low, below)) if count]
-    scale, end, count = max(ends)
-    rounded = np.float32(max(scale, 1e-30))
-    while rounded > 1e-30 and rounded * np.float32(count) > end:
-        rounded = np.nextafter(rounded, np.float32(0))
-    return Affine(name, np.asarray(rounded), np.asarray(zero_point, np.int64))
+    steps = np.float32(largest - smallest)
+    scale = np.float32(max((high - low) / steps, 1e-30))
+    while scale > 1e-30 and not (low and high) and scale * steps > high - low:
+        scale = np.nextafter(scale, np.float32(0))
+    zero_point = int(np.clip(np.rint(smallest - low / float(scale)), smallest, largest))
+    return Affine(name, np.asarray(scale), np.asarray(zero_point, np.int64))
 
 
 def symmetric_affine(amplitude: Array, name: str, axis: int | None, block_size: int = 0) -> Affine:

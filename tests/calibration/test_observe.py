@@ -1,0 +1,103 @@
+"""Observing a task's samples: what is counted is what ONNX Runtime computes, each sample once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx_models import graph, normal, run
+
+from quantbench.calibration import Histogram, observe, record_feeds
+from quantbench.datasets.base import LazySamples
+from quantbench.errors import InputError
+
+IMAGES = normal(21, 3, 6, 6)
+SAMPLES = LazySamples([str(index) for index in range(21)], lambda index: IMAGES[index], lambda index: 0)
+
+
+def encoder() -> onnx.ModelProto:
+    text = "g (float[n,3,6,6] x) => (float[n,8,4,4] r) { c = Conv(x, w)  r = Relu(c) }"
+    return graph(text, w=normal(8, 3, 3, 3, seed=1))
+
+
+def decoder() -> onnx.ModelProto:
+    text = "g (float[n,8,4,4] s) => (float[n,8,1,1] y) { t = Exp(s)  y = GlobalAveragePool(t) }"
+    return graph(text)
+
+
+class TwoGraphs:
+    """A task of two graphs; the second runs twice on each batch."""
+
+    def feeds(self, executor: Any, inputs: Sequence[np.ndarray]) -> Any:
+        return {executor.inputs("encoder")[0].name: np.stack(inputs)}
+
+    def infer(self, executor: Any, feeds: Any) -> Any:
+        (state,) = executor.run(feeds, "encoder")
+        executor.run({"s": state}, "decoder")
+        return executor.run({"s": -state}, "decoder")
+
+
+def models() -> dict[str, ir.Model]:
+    shaped = {"encoder": encoder(), "decoder": decoder()}
+    return {name: ir.from_proto(onnx.shape_inference.infer_shapes(proto)) for name, proto in shaped.items()}
+
+
+def test_inner_tensors_inputs_and_outputs_of_several_graphs():
+    seen = observe(models(), {"encoder": ["x", "c", "r"], "decoder": ["s", "t"]}, TwoGraphs(), SAMPLES, 19)
+    x = IMAGES[:19]
+    (r,) = run(encoder(), {"x": x})
+    exposed = encoder()
+    exposed.graph.output.append(onnx.helper.make_empty_tensor_value_info("c"))
+    _, c = run(exposed, {"x": x})
+    state = np.concatenate([r, -r])
+    wanted = {"encoder": {"x": x, "c": c, "r": r}, "decoder": {"s": state, "t": np.exp(state)}}
+    assert {name: list(tensors) for name, tensors in seen.items()} == {n: list(t) for n, t in wanted.items()}
+    for name, tensors in wanted.items():
+        for tensor, values in tensors.items():
+            histogram = Histogram(tensor)
+            histogram.add(values)
+            expected, got = histogram.observation(), seen[name][tensor]
+            np.testing.assert_allclose([got.minimum, got.maximum], [expected.minimum, expected.maximum], rtol=1e-5)
+            assert got.counts.sum() == values.size
+            moved = np.abs(got.counts.astype(float) - expected.counts.astype(float)).sum()
+            assert moved <= 0.01 * values.size, "float kernels may differ in the last bit, which moves few values"
+
+
+def test_the_task_sees_only_the_outputs_of_its_graphs():
+    class Strict(TwoGraphs):
+        def infer(self, executor: Any, feeds: Any) -> Any:
+            assert [spec.name for spec in executor.outputs("encoder")] == ["r"]
+            assert len(executor.run(feeds, "encoder")) == 1 and executor.execution == "native"
+
+    observe(models(), {"encoder": ["c"]}, Strict(), SAMPLES, 3)
+
+
+def test_models_stay_as_they_are():
+    given = models()
+    before = {name: ir.to_proto(model).SerializeToString() for name, model in given.items()}
+    observe(given, {"encoder": ["c"], "decoder": ["t"]}, TwoGraphs(), SAMPLES, 2)
+    assert {name: ir.to_proto(model).SerializeToString() for name, model in given.items()} == before
+
+
+def test_more_samples_than_there_are():
+    with pytest.raises(InputError, match="calibration asks for 22 samples, but there are only 21"):
+        observe(models(), {"encoder": ["c"]}, TwoGraphs(), SAMPLES, 22)
+
+
+def test_a_tensor_that_becomes_infinite_is_named():
+    huge = LazySamples(SAMPLES.ids, lambda index: IMAGES[index] * np.float32(3e38), lambda index: 0)
+    with pytest.raises(InputError, match="tensor c becomes NaN or infinite"), np.errstate(over="ignore"):
+        observe(models(), {"encoder": ["c"]}, TwoGraphs(), huge, 4)
+
+
+def test_recorded_feeds_are_every_call_in_order():
+    feeds = record_feeds(models(), TwoGraphs(), SAMPLES, 11)
+    np.testing.assert_array_equal(np.concatenate([feed["x"] for feed in feeds["encoder"]]), IMAGES[:11])
+    states = [feed["s"] for feed in feeds["decoder"]]
+    assert len(states) == 2 * len(feeds["encoder"])
+    for first, second in zip(states[::2], states[1::2], strict=True):
+        np.testing.assert_array_equal(first, -second)
