@@ -104,8 +104,10 @@ def convert(reference: Reference, recipe: Recipe, *, out: Path = Path("variants"
     feeds: dict[str, list[dict[str, Array]]] = {}
     if recipe.has_integers:
         feeds = record_feeds(models, task, dataset.calibration, min(count, _FEED_SAMPLES))
+    limit = (1 - reference.quality.target_ratio) / 2 if recipe.output_error is None else recipe.output_error
     decisions = {
-        name: decide(model, recipe, observations.get(name, {}), feeds.get(name, ())) for name, model in models.items()
+        name: decide(model, recipe, observations.get(name, {}), feeds.get(name, ()), limit)
+        for name, model in models.items()
     }
     calibration_seconds = time.perf_counter() - calibrating
     plan = Plan(

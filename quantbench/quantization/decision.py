@@ -28,6 +28,8 @@ Feeds = Sequence[Mapping[str, Array]]
 
 _GROUPS = 12
 """Into how many runs of neighbouring operations a graph is divided when the harmful ones are looked for."""
+_ROUNDS = 2
+"""How often the runs are looked at: what harms most can hide the rest."""
 _WORTHWHILE = 0.1
 """Share of the error that keeping a run in float has to take away."""
 
@@ -45,21 +47,25 @@ class Decision:
     shifts: dict[str, Array] = field(default_factory=dict)
 
 
-def decide(model: ir.Model, recipe: Recipe, observations: Mapping[str, Observation], feeds: Feeds) -> Decision:
-    """Plan a graph, round its weights, correct its biases; then, while the outputs on `feeds` are further from the
-    exact ones than the recipe allows, give operations their float activations back.
+def decide(
+    model: ir.Model, recipe: Recipe, observations: Mapping[str, Observation], feeds: Feeds, limit: float
+) -> Decision:
+    """Plan a graph, round its weights, correct its biases; where the outputs on `feeds` are too far from the exact
+    ones, give the most harmful operations their float activations back.
 
     Args:
         model: a prepared graph; left as it is.
         recipe: what is asked.
         observations: of the tensors of `integer_placement`.
         feeds: inputs of the graph, one mapping a batch; empty where nothing becomes an integer.
+        limit: the squared error of the outputs, as a share of their variance, above which operations are taken back;
+            0 takes none back.
     """
     trial = _Trial(model, recipe, observations, feeds)
     plan = plan_graph(model, recipe, observations)
     harmful: list[str] = []
-    if plan.integer_nodes and recipe.output_error:
-        harmful = _harmful(trial, recipe.output_error, _groups(model, plan))
+    if plan.integer_nodes and limit:
+        harmful = _harmful(trial, limit, _groups(model, plan))
     return trial.decide(harmful, every_sample=True)
 
 
@@ -67,20 +73,27 @@ def _harmful(trial: _Trial, limit: float, groups: Sequence[list[str]]) -> list[s
     """The operations that are better kept in float.
 
     Each run of neighbouring operations is kept in float by itself; the runs are then added up in the order of what
-    they gained, as long as each lowers the error that is left by a worthwhile share, until the limit is reached.
+    they gained, as long as each lowers the error that is left by a worthwhile share, until the limit is reached. Where
+    it is not, the runs that are left are looked at once more, beside what is kept by then.
     """
-    error = trial.error(trial.decide(()))
-    if error <= limit:
-        return []
-    alone = [trial.error(trial.decide(group)) for group in progress(groups, len(groups), "finding harmful layers")]
-    worthwhile = [index for index in np.argsort(alone, kind="stable") if alone[index] < (1 - _WORTHWHILE) * error]
     kept: list[str] = []
-    for index in worthwhile:
+    error = trial.error(trial.decide(kept))
+    left = list(groups)
+    for _ in range(_ROUNDS):
         if error <= limit:
             break
-        lower = trial.error(trial.decide([*kept, *groups[index]])) if kept else alone[index]
-        if lower < (1 - _WORTHWHILE) * error:
-            kept, error = [*kept, *groups[index]], lower
+        added = [trial.error(trial.decide([*kept, *group])) for group in progress(left, len(left), "finding harmful layers")]
+        worthwhile = [index for index in np.argsort(added, kind="stable") if added[index] < (1 - _WORTHWHILE) * error]
+        before = kept
+        for index in worthwhile:
+            lower = added[index] if kept is before else trial.error(trial.decide([*kept, *left[index]]))
+            if lower < (1 - _WORTHWHILE) * error:
+                kept, error = [*kept, *left[index]], lower
+            if error <= limit:
+                break
+        if kept is before:
+            break
+        left = [group for group in left if group[0] not in kept]
     return kept
 
 

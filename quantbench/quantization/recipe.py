@@ -47,7 +47,8 @@ class Recipe:
         calibration_samples: how many of the reference's calibration samples to use; None takes them all.
         bias_correction: shift biases so that rounding to integers moves no channel's mean.
         output_error: integer activations that move a graph's outputs on the calibration samples by more than this
-            share of the outputs' variance are taken back, the most harmful nodes first; 0 takes none back.
+            share of the outputs' variance are taken back, the most harmful nodes first; 0 takes none back, None
+            takes half of what the reference's quality rule leaves: (1 − target_ratio)/2.
         seed: of every random choice.
         layers: exceptions, the last match counts.
     """
@@ -59,7 +60,7 @@ class Recipe:
     calibrator: str = "mse"
     calibration_samples: int | None = None
     bias_correction: bool = True
-    output_error: float = 0.01
+    output_error: float | None = None
     seed: int = 0
     layers: tuple[LayerRule, ...] = ()
 
