@@ -29,9 +29,9 @@ def activation_affine(low: float, high: float, name: str) -> Affine:
     """
     smallest, largest = integer_range(name)
     low, high = float(np.float32(min(low, 0.0))), float(np.float32(max(high, 0.0)))
-    steps = np.float32(largest - smallest)
+    steps = largest - smallest
     scale = np.float32(max((high - low) / steps, 1e-30))
-    while scale > 1e-30 and not (low and high) and scale * steps > high - low:
+    while scale > 1e-30 and not (low and high) and scale * np.float32(steps) > high - low:
         scale = np.nextafter(scale, np.float32(0))
     zero_point = int(np.clip(np.rint(smallest - low / float(scale)), smallest, largest))
     return Affine(name, np.asarray(scale), np.asarray(zero_point, np.int64))
@@ -53,8 +53,8 @@ def quantize(values: Array, affine: Affine) -> Array:
     """Round real values to the nearest codes, half to even, and clamp (ONNX QuantizeLinear). Returns int32."""
     smallest, largest = integer_range(affine.format)
     scale, zero_point = (_expand(part, values.shape, affine) for part in (affine.scale, affine.zero_point))
-    codes = np.rint(values.astype(np.float32) / scale) + zero_point
-    return np.clip(codes, smallest, largest).astype(np.int32)
+    codes: Array = np.rint(values.astype(np.float32) / scale) + zero_point
+    return codes.clip(smallest, largest).astype(np.int32)
 
 
 def dequantize(tensor: QuantizedTensor) -> Array:
