@@ -21,8 +21,8 @@ from quantbench.errors import InputError
 from quantbench.graphs.load import load_graphs
 from quantbench.graphs.passes import PREPARE
 from quantbench.numerics import get_format
-from quantbench.quantization.plan import Plan
 from quantbench.quantization.decision import decide
+from quantbench.quantization.plan import Plan
 from quantbench.quantization.planning import check_rules, integer_placement
 from quantbench.quantization.recipe import Recipe
 from quantbench.quantization.variant import MANIFEST, PLAN, load_variant, read_manifest, variant_folder

@@ -82,7 +82,9 @@ def _harmful(trial: _Trial, limit: float, groups: Sequence[list[str]]) -> list[s
     for _ in range(_ROUNDS):
         if error <= limit:
             break
-        added = [trial.error(trial.decide([*kept, *group])) for group in progress(left, len(left), "finding harmful layers")]
+        added = [
+            trial.error(trial.decide([*kept, *group])) for group in progress(left, len(left), "finding harmful layers")
+        ]
         worthwhile = [index for index in np.argsort(added, kind="stable") if added[index] < (1 - _WORTHWHILE) * error]
         before = kept
         for index in worthwhile:

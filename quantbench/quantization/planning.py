@@ -84,11 +84,11 @@ def _weight_plan(model: ir.Model, name: str, use: WeightUse | None, recipe: Reci
         raise InputError(f"weights in {weights.name} are not supported by convert; use an integer or a float format")
     if use is None:
         return None
-    shape = model.graph.initializers[name].const_value.shape  # type: ignore[union-attr]
+    shape = model.graph.initializers[name].const_value.shape.numpy()  # type: ignore[union-attr]
     smallest, largest = integer_range(weights.name)
     middle = (smallest + largest + 1) // 2
     rule = f"max|w|/{largest - middle}"
-    if recipe.block_size and use.reduction_axis is not None and int(shape[use.reduction_axis]) > 1:
+    if recipe.block_size and use.reduction_axis is not None and shape[use.reduction_axis] > 1:
         return TensorPlan("weight", weights.name, rule, middle, use.reduction_axis, recipe.block_size)
     if recipe.granularity == "tensor":
         return TensorPlan("weight", weights.name, rule, middle)
