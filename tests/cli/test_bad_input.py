@@ -253,7 +253,7 @@ def refuse(event, arguments):
         raise OSError({code}, os.strerror({code}), arguments[0])
 
 sys.addaudithook(refuse)
-sys.exit(main(["convert", {str(tiny)!r}, "--dtype", "int8", "--calibrator", "mse", "--out", {str(out)!r}]))
+sys.exit(main(["convert", {str(tiny)!r}, "--dtype", "int8", "--calibrator", "minmax", "--out", {str(out)!r}]))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr

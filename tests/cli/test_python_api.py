@@ -54,10 +54,10 @@ def test_the_same_operations_as_the_commands(given: type, tiny: Path, quantbench
 def test_a_recipe_file_and_options(tiny: Path, quantbench: Runner) -> None:
     """The recipe file says the format, an option beside it wins over what it says."""
     recipe = tiny.parent / "recipe.toml"
-    recipe.write_text('dtype = "int8"\ncalibrator = "mse"\ngranularity = "tensor"\n')
+    recipe.write_text('dtype = "int8"\ncalibrator = "percentile"\ngranularity = "tensor"\n')
     out = tiny.parent / "variants"
     conversion = package.convert(tiny, recipe=recipe, out=out)
-    assert (conversion.dtype, conversion.calibration.calibrator) == ("int8", "mse")
+    assert (conversion.dtype, conversion.calibration.calibrator) == ("int8", "percentile")
     words = (tiny, "--recipe", recipe, "--calibrator", "entropy", "--out", out, "--json")
     (document,) = json.loads(quantbench("convert", *words).stdout)
     assert (document["dtype"], document["calibration"]["calibrator"]) == ("int8", "entropy")
