@@ -153,11 +153,20 @@ def _source(reference: Reference, recipe: Recipe, dataset: Dataset, count: int) 
         "calibration": {
             "samples": count,
             "list_sha256": sha256_lines(dataset.calibration.ids[:count]),
+            "inputs_sha256": _inputs_sha256(dataset, count),
             "calibrator": recipe.calibrator if recipe.has_integers else "none",
         },
         "seed": recipe.seed,
         "tools": {name: version(name) for name in _TOOLS},
     }
+
+
+def _inputs_sha256(dataset: Dataset, count: int) -> str:
+    """sha256 of the prepared calibration inputs, so that changed data under the same names counts as changed."""
+    digest = hashlib.sha256()
+    for index in range(count):
+        digest.update(np.ascontiguousarray(dataset.calibration.input(index)))
+    return digest.hexdigest()
 
 
 def _up_to_date(folder: Path, source: Mapping[str, Any]) -> bool:

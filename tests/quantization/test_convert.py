@@ -111,6 +111,15 @@ def test_another_model_is_made_anew(make: Make, reference: Reference):
     assert not make().kept and make().kept
 
 
+def test_other_data_under_the_same_names_is_made_anew(make: Make, reference: Reference):
+    make()
+    with np.load(reference.folder / "small.npz") as arrays:
+        x, y = arrays["x"], arrays["y"]
+    x[3, 0, 0, 0] += 1
+    np.savez(reference.folder / "small.npz", x=x, y=y)
+    assert not make().kept and make().kept
+
+
 @pytest.mark.parametrize("damage", ["change", "remove"])
 @pytest.mark.parametrize("name", ["model.onnx", "plan.json"])
 def test_a_damaged_variant_is_refused_and_made_anew(name: str, damage: str, make: Make, reference: Reference):
