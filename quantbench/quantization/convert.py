@@ -165,7 +165,7 @@ def _inputs_sha256(dataset: Dataset, count: int) -> str:
     """sha256 of the prepared calibration inputs, so that changed data under the same names counts as changed."""
     digest = hashlib.sha256()
     for index in range(count):
-        digest.update(np.ascontiguousarray(dataset.calibration.input(index)))
+        digest.update(dataset.calibration.input(index).tobytes())
     return digest.hexdigest()
 
 
