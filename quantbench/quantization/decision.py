@@ -28,10 +28,8 @@ Feeds = Sequence[Mapping[str, Array]]
 
 _GROUPS = 12
 """Into how many runs of neighbouring operations a graph is divided when the harmful ones are looked for."""
-_ROUNDS = 2
-"""How often the runs are looked at: what harms most can hide the rest."""
-_WORTHWHILE = 0.1
-"""Share of the error that keeping a run in float has to take away."""
+_WORTHWHILE = 0.05
+"""Share of the error that a run has to cause for its integers to be taken back."""
 
 
 @dataclass(frozen=True)
@@ -72,30 +70,26 @@ def decide(
 def _harmful(trial: _Trial, limit: float, groups: Sequence[list[str]]) -> list[str]:
     """The operations that are better kept in float.
 
-    Each run of neighbouring operations is kept in float by itself; the runs are then added up in the order of what
-    they gained, as long as each lowers the error that is left by a worthwhile share, until the limit is reached. Where
-    it is not, the runs that are left are looked at once more, beside what is kept by then.
+    The errors that runs of neighbouring operations cause add up, roughly, so each run is put into integers by itself
+    and measured. The runs are then kept in float in the order of what they cause, the worst first, until the error of
+    the rest is low enough or what is left is spread so evenly that no run is worth its speed.
     """
+    error = trial.error(trial.decide(()))
+    if error <= limit:
+        return []
+    everything = [name for group in groups for name in group]
+    caused = [
+        trial.error(trial.decide([name for name in everything if name not in group]))
+        for group in progress(groups, len(groups), "finding harmful layers")
+    ]
+    floor = trial.error(trial.decide(everything))  # what rounding the weights alone costs
+    caused = [max(each - floor, 0.0) for each in caused]
     kept: list[str] = []
-    error = trial.error(trial.decide(kept))
-    left = list(groups)
-    for _ in range(_ROUNDS):
-        if error <= limit:
+    for index in np.argsort(caused, kind="stable")[::-1]:
+        if error <= limit or caused[index] < _WORTHWHILE * sum(caused):
             break
-        added = [
-            trial.error(trial.decide([*kept, *group])) for group in progress(left, len(left), "finding harmful layers")
-        ]
-        worthwhile = [index for index in np.argsort(added, kind="stable") if added[index] < (1 - _WORTHWHILE) * error]
-        before = kept
-        for index in worthwhile:
-            lower = added[index] if kept is before else trial.error(trial.decide([*kept, *left[index]]))
-            if lower < (1 - _WORTHWHILE) * error:
-                kept, error = [*kept, *left[index]], lower
-            if error <= limit:
-                break
-        if kept is before:
-            break
-        left = [group for group in left if group[0] not in kept]
+        kept += groups[index]
+        error = trial.error(trial.decide(kept))
     return kept
 
 
