@@ -40,10 +40,10 @@ class Observation:
         low = (filled << np.uint32(_SHIFT)).view(np.float32).astype(np.float64)
         high = ((filled << np.uint32(_SHIFT)) | np.uint32((1 << _SHIFT) - 1)).view(np.float32).astype(np.float64)
         order = np.argsort(low, kind="stable")
-        centres = np.clip((low + high) / 2, self.minimum, self.maximum)
+        centres = (low + high) / 2
+        centres[np.abs(high) < 2.0**-126] = 0.0  # the bin of zeros, with what is too small to tell from zero
+        centres = np.clip(centres, self.minimum, self.maximum)
         widths = np.abs(high - low)
-        exact_zero = np.abs(high) < 2.0**-126
-        centres[exact_zero] = 0.0
         return centres[order], widths[order], self.counts[filled].astype(np.float64)[order]
 
 

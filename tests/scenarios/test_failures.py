@@ -86,12 +86,13 @@ def test_ctrl_c_keeps_the_logs_of_before(
     logs = tmp_path / "logs"
     logs.mkdir()
     (logs / "run.json").write_text("of before")
+    before = threading.active_count()
     interrupt = in_loadgen(lambda: os.kill(os.getpid(), signal.SIGINT), after=5)
     with pytest.raises(KeyboardInterrupt):
         run(reference, executor, dataset, TinyTask(0.02, interrupt), dtype="fp32", scenario="SingleStream", logs=logs)
     assert [(path.name, path.read_text()) for path in logs.iterdir()] == [("run.json", "of before")]
     assert list(tmp_path.iterdir()) == [logs]
-    assert threading.active_count() == 1
+    assert threading.active_count() == before
     run(reference, executor, dataset, TinyTask(), dtype="fp32", scenario="Offline", mode="accuracy", logs=logs)
     assert (logs / "mlperf_log_accuracy.json").stat().st_size > 0
 
