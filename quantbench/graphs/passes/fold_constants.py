@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
-from quantbench.graphs.edit import add_initializer, constant, drop_unused, replace_value
+from quantbench.graphs.edit import add_initializer, drop_unused, replace_value
 from quantbench.graphs.executor import session_options
 
 __all__ = ["fold_constants"]
@@ -65,39 +65,7 @@ def _compute(model: ir.Model, nodes: list[ir.Node]) -> dict[ir.Value, Any]:
     ]
     if not wanted:
         return {}
-    mapping: dict[ir.Value, ir.Value] = {}
-    for node in nodes:
-        for value in node.inputs:
-            if value is not None and value not in mapping and constant(value) is not None:
-                mapping[value] = ir.Value(
-                    name=value.name, const_value=value.const_value, type=value.type, shape=value.shape
-                )
-    initializers = list(mapping.values())
-    copies = []
-    for node in nodes:
-        copy = ir.Node(
-            node.domain,
-            node.op_type,
-            [None if value is None else mapping[value] for value in node.inputs],
-            node.attributes.values(),
-            num_outputs=len(node.outputs),
-            name=node.name,
-        )
-        for old, new in zip(node.outputs, copy.outputs, strict=True):
-            new.name = old.name
-            mapping[old] = new
-        copies.append(copy)
-    part = ir.Model(
-        ir.Graph(
-            [],
-            [mapping[value] for value in wanted],
-            nodes=copies,
-            initializers=initializers,
-            opset_imports=model.graph.opset_imports,
-            name="constants",
-        ),
-        ir_version=model.ir_version,
-    )
+    part = ir.Model(ir.convenience.extract(model.graph, [], wanted), ir_version=model.ir_version)
     session = ort.InferenceSession(
         ir.to_proto(part).SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
     )
