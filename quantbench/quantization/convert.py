@@ -25,7 +25,7 @@ from quantbench.quantization.decision import decide
 from quantbench.quantization.plan import Plan
 from quantbench.quantization.planning import check_rules, integer_placement
 from quantbench.quantization.recipe import Recipe
-from quantbench.quantization.variant import MANIFEST, PLAN, load_variant, read_manifest, variant_folder
+from quantbench.quantization.variant import MANIFEST, PLAN, damaged_file, read_manifest, variant_folder
 from quantbench.quantization.writing import write_graph
 from quantbench.references import Reference, fetch
 from quantbench.support import atomic_folder, sha256_file, sha256_lines, to_json
@@ -90,17 +90,17 @@ def convert(reference: Reference, recipe: Recipe, *, out: Path = Path("variants"
     count = _calibration_count(recipe, dataset)
     folder = variant_folder(out, reference.name, recipe.dtype)
     source = _source(reference, recipe, dataset, count)
-    if not force and _up_to_date(folder, source):
-        manifest = load_variant(out, reference, recipe.dtype).manifest
-        return _conversion(folder, manifest, time.perf_counter() - started, 0.0, kept=True)
+    kept = None if force else _up_to_date_manifest(folder, source)
+    if kept is not None:
+        return _conversion(folder, kept, time.perf_counter() - started, 0.0, kept=True)
     models = load_graphs(reference)
+    check_rules(models, recipe)
     task = make_task(reference, dataset)
     calibrating = time.perf_counter()
     tensors = {name: integer_placement(model, recipe).tensors for name, model in models.items()}
     observations: Observations = {}
     if any(tensors.values()):
         observations = observe(models, tensors, task, dataset.calibration, count)
-    check_rules(models, recipe)
     feeds: dict[str, list[dict[str, Array]]] = {}
     if recipe.has_integers:
         feeds = record_feeds(models, task, dataset.calibration, min(count, _FEED_SAMPLES))
@@ -169,12 +169,12 @@ def _inputs_sha256(dataset: Dataset, count: int) -> str:
     return digest.hexdigest()
 
 
-def _up_to_date(folder: Path, source: Mapping[str, Any]) -> bool:
+def _up_to_date_manifest(folder: Path, source: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The manifest of the variant that stands there, if it was made from `source` and is whole; else None."""
     manifest = read_manifest(folder)
     if manifest is None or any(manifest.get(key) != value for key, value in source.items()):
-        return False
-    files: dict[str, str] = manifest["files"]
-    return all((folder / name).is_file() and sha256_file(folder / name) == digest for name, digest in files.items())
+        return None
+    return None if damaged_file(folder, manifest) else manifest
 
 
 def _write(

@@ -59,12 +59,28 @@ def decide(
         limit: the squared error of the outputs, as a share of their variance, above which operations are taken back;
             0 takes none back.
     """
-    trial = _Trial(model, recipe, observations, feeds)
     plan = plan_graph(model, recipe, observations)
     harmful: list[str] = []
     if plan.integer_nodes and limit:
-        harmful = _harmful(trial, limit, _groups(model, plan))
-    return trial.decide(harmful, every_sample=True)
+        harmful = _harmful(_Trial(model, recipe, observations, feeds), limit, _groups(model, plan))
+    means = channel_means(model, feeds) if feeds and recipe.bias_correction else {}
+    return _decision(model, recipe, observations, harmful, feeds, means)
+
+
+def _decision(
+    model: ir.Model,
+    recipe: Recipe,
+    observations: Mapping[str, Observation],
+    kept: Collection[str],
+    feeds: Feeds,
+    means: Mapping[str, Array],
+) -> Decision:
+    """Plan, round and correct with the nodes `kept` in float; `means` are the exact ones of `feeds`."""
+    plan = plan_graph(model, recipe, observations, kept)
+    weights = round_weights(model, plan)
+    if not weights or not means:
+        return Decision(plan, weights)
+    return Decision(plan, weights, bias_correction(model, plan, weights, feeds, means))
 
 
 def _harmful(trial: _Trial, limit: float, groups: Sequence[list[str]]) -> list[str]:
@@ -104,21 +120,14 @@ class _Trial:
         self._model = model
         self._recipe = recipe
         self._observations = observations
-        self._feeds = feeds
         self._correcting = feeds[::2]
         self._judging = feeds[1::2] or feeds
         self._outputs = _outputs(model, self._judging)
         self._means = channel_means(model, self._correcting) if feeds and recipe.bias_correction else {}
 
-    def decide(self, kept: Collection[str], every_sample: bool = False) -> Decision:
-        """Plan, round and correct with the nodes `kept` in float; biases on half of the samples or on all."""
-        plan = plan_graph(self._model, self._recipe, self._observations, kept)
-        weights = round_weights(self._model, plan)
-        if not weights or not self._means:
-            return Decision(plan, weights)
-        feeds = self._feeds if every_sample else self._correcting
-        means = channel_means(self._model, feeds) if every_sample else self._means
-        return Decision(plan, weights, bias_correction(self._model, plan, weights, feeds, means))
+    def decide(self, kept: Collection[str]) -> Decision:
+        """Plan, round and correct with the nodes `kept` in float."""
+        return _decision(self._model, self._recipe, self._observations, kept, self._correcting, self._means)
 
     def error(self, decision: Decision) -> float:
         """Squared error of the outputs over their variance; the worst output counts."""

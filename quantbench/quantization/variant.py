@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,9 @@ def load_variant(out: Path, reference: Reference, dtype: str) -> Variant:
             f"no {dtype} variant of {reference.name} in {out}; "
             f"make it with: quantbench convert {reference.name} --dtype {dtype} --out {out}"
         )
-    for name, digest in manifest["files"].items():
-        file = folder / name
-        if not file.is_file() or sha256_file(file) != digest:
-            raise InputError(f"{file} is missing or was changed since it was written; convert again with --force")
+    damaged = damaged_file(folder, manifest)
+    if damaged is not None:
+        raise InputError(f"{damaged} is missing or was changed since it was written; convert again with --force")
     return Variant(folder, reference.name, manifest["dtype"], manifest, sha256_file(folder / MANIFEST))
 
 
@@ -79,6 +79,16 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return manifest if isinstance(manifest, dict) and isinstance(manifest.get("files"), dict) else None
+
+
+def damaged_file(folder: Path, manifest: Mapping[str, Any]) -> Path | None:
+    """The first file of a variant that is missing or not as it was written, or None."""
+    files: dict[str, str] = manifest["files"]
+    for name, digest in files.items():
+        file = folder / name
+        if not file.is_file() or sha256_file(file) != digest:
+            return file
+    return None
 
 
 def open_variant(reference: Reference, dtype: str, out: Path, threads: int | None = None) -> Executor:
