@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 
 from quantbench.graphs.edit import add_initializer
 
-__all__ = ["Affine", "QuantizedTensor", "round_trip", "write_activations", "write_weights"]
+__all__ = ["LARGEST_MULTIPLE", "Affine", "QuantizedTensor", "round_trip", "write_activations", "write_weights"]
 
 Array = NDArray[Any]
+
+LARGEST_MULTIPLE = 16
+"""Of a channel's scale, as the scale of a block. A 4-bit code, −8 to 7, times this is an 8-bit one."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class Affine:
         zero_point: integers, the shape of `scale`.
         axis: the axis that the scales run along; None per tensor.
         block_size: elements of `axis` that share a scale; 0 without blocks.
+        channel_axis: the axis along which the blocks' scales are whole multiples, 1 to `LARGEST_MULTIPLE`, of a
+            channel's scale, the largest being that many times it; None where they are not.
     """
 
     format: str
@@ -35,6 +40,19 @@ class Affine:
     zero_point: Array
     axis: int | None = None
     block_size: int = 0
+    channel_axis: int | None = None
+
+    @property
+    def channel_scale(self) -> Array:
+        """The step that every weight of a channel is a multiple of: the scale without blocks, else shape (channels,).
+
+        Requires: without blocks, or with `channel_axis`.
+        """
+        if not self.block_size:
+            return self.scale
+        others = tuple(other for other in range(self.scale.ndim) if other != self.channel_axis)
+        largest: Array = self.scale.max(axis=others) / np.float32(LARGEST_MULTIPLE)  # exact: a power of two
+        return largest
 
 
 @dataclass(frozen=True)
@@ -60,7 +78,6 @@ def write_weights(model: ir.Model, weights: Mapping[str, QuantizedTensor]) -> No
         output = _dequantize(graph, codes, tensor.affine, name, f"{name}_dequantized")
         output.shape = old.shape
         old.replace_all_uses_with(output)
-        graph.insert_before(graph[0], output.producer())  # type: ignore[arg-type]
 
 
 def write_activations(model: ir.Model, activations: Mapping[str, Affine], nodes: Collection[str]) -> None:
@@ -124,15 +141,41 @@ def _dequantize(graph: ir.Graph, codes: ir.Value, affine: Affine, name: str, out
     node = ir.Node("", "DequantizeLinear", inputs, attributes, name=output)
     node.outputs[0].name = output
     node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
-    graph.append(node)
+    scale = inputs[1].producer()
+    graph.insert_before(graph[0], [node] if scale is None else [scale, node])
     return node.outputs[0]
 
 
-def _parameters(graph: ir.Graph, affine: Affine, name: str) -> tuple[ir.Value, ir.Value]:
-    """The scale and zero point of a tensor as initializers."""
-    scale = add_initializer(graph, f"{name}_scale", np.asarray(affine.scale, np.float32))
-    zero_point = add_initializer(graph, f"{name}_zero_point", _tensor(affine.zero_point, affine.format))
-    return scale, zero_point
+def _parameters(graph: ir.Graph, affine: Affine, name: str) -> list[ir.Value]:
+    """The scale and zero point of a tensor as initializers; blocks whose zero points are 0 have none.
+
+    Scales of blocks that are multiples of their channel's are stored so: a DequantizeLinear, not yet in the graph,
+    multiplies them.
+    """
+    if affine.channel_axis is None:
+        scale = add_initializer(graph, f"{name}_scale", np.asarray(affine.scale, np.float32))
+    else:
+        scale = _multiplied(graph, affine, name)
+    if affine.block_size and not np.any(affine.zero_point):
+        return [scale]
+    return [scale, add_initializer(graph, f"{name}_zero_point", _tensor(affine.zero_point, affine.format))]
+
+
+def _multiplied(graph: ir.Graph, affine: Affine, name: str) -> ir.Value:
+    assert affine.channel_axis is not None
+    along = [1] * affine.scale.ndim
+    along[affine.channel_axis] = -1
+    channel = affine.channel_scale
+    multiples = np.rint(affine.scale / channel.reshape(along)).astype(np.uint8)
+    inputs = [
+        add_initializer(graph, f"{name}_multiples", multiples),
+        add_initializer(graph, f"{name}_channel_scale", channel),
+    ]
+    axis = ir.AttrInt64("axis", affine.channel_axis)
+    node = ir.Node("", "DequantizeLinear", inputs, [axis], name=f"{name}_scale")
+    node.outputs[0].name = f"{name}_scale"
+    node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    return node.outputs[0]
 
 
 def _tensor(codes: Array, name: str) -> ir.Tensor[Array]:

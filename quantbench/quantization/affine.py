@@ -7,11 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quantbench.graphs.qdq import Affine, QuantizedTensor
+from quantbench.graphs.qdq import LARGEST_MULTIPLE, Affine, QuantizedTensor
 
 __all__ = ["activation_affine", "dequantize", "integer_range", "quantize", "symmetric_affine"]
 
 Array = NDArray[Any]
+
+_FOUR_BITS = 15
+"""Steps between the codes of a 4-bit format."""
+_SHORT = 16
+"""Bits of a channel's scale under blocks: with 4 more of the multiple and 4 of the code, float32 holds the product."""
 
 
 def integer_range(name: str) -> tuple[int, int]:
@@ -37,16 +42,31 @@ def activation_affine(low: float, high: float, name: str) -> Affine:
     return Affine(name, np.asarray(scale), np.asarray(zero_point, np.int64))
 
 
-def symmetric_affine(amplitude: Array, name: str, axis: int | None, block_size: int = 0) -> Affine:
+def symmetric_affine(
+    amplitude: Array, name: str, axis: int | None, block_size: int = 0, channel_axis: int | None = None
+) -> Affine:
     """Symmetric parameters for weights of magnitudes up to `amplitude` (the shape the scales shall have).
 
     The codes run from −n to n with n the largest code, so that no value is cut. An unsigned format has its zero
     point in the middle.
+
+    Args:
+        channel_axis: of the output channels. Blocks of codes of at most 4 bits then have scales that are 1 to
+            `LARGEST_MULTIPLE` times a scale of their channel: such weights are 8-bit weights per channel, too
+            (`graphs.widen`). The channel's scale is short enough for the multiples to be exact in float32.
     """
     smallest, largest = integer_range(name)
     middle = (smallest + largest + 1) // 2
     scale = np.maximum(np.asarray(amplitude, np.float64) / (largest - middle), 1e-30).astype(np.float32)
-    return Affine(name, scale, np.full(scale.shape, middle), axis, block_size)
+    if not block_size or channel_axis is None or largest - smallest > _FOUR_BITS:
+        return Affine(name, scale, np.full(scale.shape, middle), axis, block_size)
+    others = tuple(other for other in range(scale.ndim) if other != channel_axis)
+    exact = scale.max(axis=others, keepdims=True).astype(np.float64) / LARGEST_MULTIPLE
+    mantissa, exponent = np.frexp(exact)
+    channel = np.ldexp(np.ceil(np.ldexp(mantissa, _SHORT)), exponent - _SHORT)
+    multiples = np.clip(np.ceil(scale / channel), 1, LARGEST_MULTIPLE)
+    scale = (multiples * channel).astype(np.float32)
+    return Affine(name, scale, np.full(scale.shape, middle), axis, block_size, channel_axis)
 
 
 def quantize(values: Array, affine: Affine) -> Array:

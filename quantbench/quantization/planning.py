@@ -56,7 +56,7 @@ def plan_graph(
         weight = tensors.get(name)
         if use.bias is None or use.node not in placement.nodes or weight is None:
             continue
-        if get_format(weight.format).kind == "int" and not weight.block_size:
+        if get_format(weight.format).kind == "int" and (not weight.block_size or get_format(weight.format).bits <= 4):
             tensors[use.bias] = TensorPlan("bias", "int32", "source scale × weight scale", 0, axis=0)
     tensors |= _activation_plans(model, recipe, placement, observations)
     return GraphPlan(tensors, placement.nodes, tuple(node.name or "" for node in model.graph if node.name in kept))

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from quantbench.graphs.qdq import Affine, QuantizedTensor, write_activations, write_weights
+from quantbench.graphs.qdq import LARGEST_MULTIPLE, Affine, QuantizedTensor, write_activations, write_weights
 from quantbench.graphs.rounding_functions import write_rounded
 from quantbench.numerics import get_format
 from quantbench.quantization.affine import integer_range, quantize, symmetric_affine
@@ -32,8 +32,10 @@ def round_weights(model: ir.Model, plan: GraphPlan) -> dict[str, QuantizedTensor
     for name, tensor in plan.of_role("weight").items():
         if is_integer(tensor):
             weight = _array(model, name)
-            amplitude = np.maximum(_amplitude(weight, tensor), _needed(model, uses[name], tensor, plan, activations))
-            affine = symmetric_affine(amplitude, tensor.format, tensor.axis, tensor.block_size)
+            use = uses[name]
+            needed = _needed(model, name, use, tensor, plan, activations)
+            amplitude = np.maximum(_amplitude(weight, tensor), needed)
+            affine = symmetric_affine(amplitude, tensor.format, tensor.axis, tensor.block_size, use.channel_axis)
             rounded[name] = QuantizedTensor(quantize(weight, affine), affine)
     return rounded
 
@@ -82,7 +84,7 @@ def is_integer(tensor: TensorPlan) -> bool:
 
 
 def _needed(
-    model: ir.Model, use: WeightUse, tensor: TensorPlan, plan: GraphPlan, activations: Mapping[str, Affine]
+    model: ir.Model, name: str, use: WeightUse, tensor: TensorPlan, plan: GraphPlan, activations: Mapping[str, Affine]
 ) -> Array:
     """The amplitude below which the bias would not fit the accumulator.
 
@@ -95,12 +97,16 @@ def _needed(
     bias = np.abs(_array(model, use.bias).reshape(-1).astype(np.float64))
     smallest, largest = integer_range(tensor.format)
     needed = bias / (_BIAS_CODES * float(activations[use.source].scale)) * ((largest - smallest) // 2)
+    if tensor.block_size:
+        along = [1] * len(_array(model, name).shape)
+        along[use.channel_axis] = -1
+        return (needed * LARGEST_MULTIPLE).reshape(along)
     return needed if tensor.axis is not None else np.asarray(needed.max())
 
 
 def _round_bias(bias: Array, weight: Affine, source: Affine) -> QuantizedTensor:
     """The bias in codes of the accumulator (ONNX QLinearConv: scale = source scale × weight scale, zero point 0)."""
-    scale = (np.float32(source.scale) * weight.scale).astype(np.float32)
+    scale = (np.float32(source.scale) * weight.channel_scale).astype(np.float32)
     codes = np.rint(bias.reshape(-1).astype(np.float64) / scale)
     limit = np.iinfo(np.int32).max
     axis = None if scale.ndim == 0 else 0
