@@ -2,6 +2,15 @@
 
 from quantbench.references.models import source_models
 from quantbench.references.schema import Reference, builtin_references, load_reference
-from quantbench.references.sources import fetch, missing
+from quantbench.references.sources import calibration_file, data_folder, fetch, missing
 
-__all__ = ["Reference", "builtin_references", "fetch", "load_reference", "missing", "source_models"]
+__all__ = [
+    "Reference",
+    "builtin_references",
+    "calibration_file",
+    "data_folder",
+    "fetch",
+    "load_reference",
+    "missing",
+    "source_models",
+]

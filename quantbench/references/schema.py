@@ -25,19 +25,26 @@ else:
     import tomli as tomllib
 
 __all__ = [
+    "FIRST_USE",
     "CalibrationRule",
     "DataSource",
+    "DetectionOutputs",
     "Latency",
     "ModelSource",
     "Preprocess",
+    "Published",
     "Quality",
     "Reference",
+    "Rules",
     "builtin_references",
     "load_reference",
     "nearest",
 ]
 
 CATALOGUE = Path(__file__).parent / "catalogue"
+
+FIRST_USE = "first-use"
+"""Instead of a sha256 that nobody has published: that of the first download is kept, and binding from then on."""
 
 _config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -47,30 +54,44 @@ Number = Annotated[float, Field(strict=True)]
 Positive = Annotated[Integer, Field(gt=0)]
 PositiveNumber = Annotated[Number, Field(gt=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Url = Annotated[str, Field(pattern=r"^https?://")]
+Variable = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")]
 Package = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9._+!-]*$")]
 PerChannel = tuple[Number, Number, Number]
 
 
 @dataclass(frozen=True, config=_config)
 class ModelSource:
-    """[model]: exactly one of path, url and package says where the model comes from."""
+    """[model]: exactly one of path, url, package and generator says where the model file comes from."""
 
     path: str | None = None
-    url: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    url: Url | None = None
     package: Package | None = None
     member: str | None = None
-    sha256: Sha256 | None = None
+    generator: str | None = None
+    """Names the file in `references/generators/` that makes the model file, with weights drawn from `seed`."""
+    seed: Annotated[Integer, Field(ge=0)] | None = None
+    sha256: Annotated[str, Field(pattern=rf"^([0-9a-f]{{64}}|{FIRST_USE})$")] | None = None
+    """In hex, or `FIRST_USE` for a url whose sha256 nobody has published."""
     layout: Literal["NCHW", "NHWC"] = "NCHW"
     output: str | None = None
     builder: str | None = None
     """Names the file in `references/builders/` that makes graphs of bare weights."""
 
     def __post_init__(self) -> None:
-        given = [key for key in ("path", "url", "package") if getattr(self, key) is not None]
+        given = [key for key in ("path", "url", "package", "generator") if getattr(self, key) is not None]
         if len(given) != 1:
-            raise ValueError(f"needs exactly one of path, url and package, but has {' and '.join(given) or 'none'}")
-        if given != ["path"] and self.sha256 is None:
+            raise ValueError(
+                f"needs exactly one of path, url, package and generator, but has {' and '.join(given) or 'none'}"
+            )
+        if given[0] in ("url", "package") and self.sha256 is None:
             raise ValueError(f"needs sha256, because the model comes from a {given[0]}")
+        if given[0] != "url" and self.sha256 == FIRST_USE:
+            raise ValueError(f'has sha256 = "{FIRST_USE}", which goes with url only')
+        if given[0] == "generator" and self.sha256 is not None:
+            raise ValueError("has a sha256, but a generated model has none that holds on every machine; remove it")
+        if given[0] != "generator" and self.seed is not None:
+            raise ValueError("has a seed but no generator to draw weights from it")
         _member_belongs_to_package(self.package, self.member)
 
 
@@ -80,8 +101,13 @@ class DataSource:
 
     kind: str
     path: str | None = None
+    variable: Variable | None = None
+    """The environment variable that names the data set's folder, for data that nobody may hand on."""
     list: str | None = None
     label_offset: Integer = 0
+    annotations: str | None = None
+    images: str | None = None
+    categories: Literal["ids", "positions"] = "ids"
     package: Package | None = None
     member: str | None = None
     sha256: Sha256 | None = None
@@ -92,6 +118,8 @@ class DataSource:
     width: Positive | None = None
 
     def __post_init__(self) -> None:
+        if self.path is not None and self.variable is not None:
+            raise ValueError("has path and variable, which both say where the data is; remove one")
         if self.package is not None and self.sha256 is None:
             raise ValueError("needs sha256, because the data comes from a package")
         _member_belongs_to_package(self.package, self.member)
@@ -103,16 +131,34 @@ class CalibrationRule:
 
     samples: Positive | None = None
     list: str | None = None
+    url: Url | None = None
+    sha256: Sha256 | None = None
+    images: str | None = None
+    """The folder of the images in `list`, where it is not that of the scored ones."""
+    scored: bool = False
+    """Whether the samples of `list` are scored too, as the rules of ImageNet's official lists have it."""
+
+    def __post_init__(self) -> None:
+        for key in ("url", "sha256", "images"):
+            if getattr(self, key) is not None and self.list is None:
+                raise ValueError(f"has {key} but no list that it belongs to")
+        if self.scored and self.list is None:
+            raise ValueError("has scored = true but no list; the first samples of the data set are never scored")
+        if self.url is not None and self.sha256 is None:
+            raise ValueError("needs sha256, because the list comes from a url")
 
 
 @dataclass(frozen=True, config=_config)
 class Preprocess:
-    """[preprocess]: from a decoded image to the model's input; without mean and std the image stays uint8."""
+    """[preprocess]: from a decoded image to the model's input; without mean, std or divisor the image stays uint8."""
 
     resize: Positive | None = None
+    resize_to: tuple[Positive, Positive] | None = None
+    """(height, width), whatever the proportions."""
     crop: Positive | None = None
     interpolation: Literal["area", "linear", "cubic"] = "linear"
     channels: Literal["RGB", "BGR"] = "RGB"
+    divisor: PositiveNumber | None = None
     mean: PerChannel | None = None
     std: PerChannel | None = None
 
@@ -122,6 +168,23 @@ class Preprocess:
         if std is not None and min(std) <= 0:
             raise ValueError("must be above 0, because the image is divided by it")
         return std
+
+    def __post_init__(self) -> None:
+        if self.resize is not None and self.resize_to is not None:
+            raise ValueError("has resize (the shorter side) and resize_to (height and width); remove one")
+
+
+@dataclass(frozen=True, config=_config)
+class DetectionOutputs:
+    """[detection]: what the outputs of a graph that ends in boxes mean; boxes are fractions of the image."""
+
+    boxes: str
+    scores: str
+    classes: str
+    count: str | None = None
+    """The output that says how many of an image's rows are detections; all of them without one."""
+    order: Literal["y1x1y2x2", "x1y1x2y2"] = "y1x1y2x2"
+    min_score: Annotated[Number, Field(ge=0, le=1)] = 0.0
 
 
 @dataclass(frozen=True, config=_config)
@@ -141,6 +204,28 @@ class Latency:
 
 
 @dataclass(frozen=True, config=_config)
+class Rules:
+    """[rules]: what the benchmark's rules ask of a variant of this model."""
+
+    granularity: Literal["tensor"] | None = None
+    """`tensor`: integer weights share one scale a tensor."""
+
+
+@dataclass(frozen=True, config=_config)
+class Published:
+    """[[published]]: one row of the benchmark's published table of models."""
+
+    model: str
+    framework: str
+    accuracy: str
+    dataset: str
+    link: Url
+    precision: str
+    granularity: Literal["tensor"] | None = None
+    """What shares a scale, in a quantized row."""
+
+
+@dataclass(frozen=True, config=_config)
 class Reference:
     """A named FP32 model with all that is needed to convert, score and run it."""
 
@@ -153,9 +238,12 @@ class Reference:
     """The TOML file itself. Not a key."""
     calibration: CalibrationRule = CalibrationRule()
     preprocess: Preprocess = Preprocess()
+    detection: DetectionOutputs | None = None
     latency: Latency | None = None
+    rules: Rules = Rules()
+    published: tuple[Published, ...] = ()
     suite: str = "own"
-    """"embedded" for those that need no manual download, "own" for a user's."""
+    """"embedded" for those that need no manual download, "mlperf-v0.5", "twin", or "own" for a user's."""
 
     @property
     def folder(self) -> Path:
@@ -250,9 +338,11 @@ def _say(file: Path, detail: ErrorDetails) -> str:
 
 _MEANT = {
     "name": "letters, digits, '.', '_' and '-' beginning with a letter or digit",
-    "sha256": "64 lower-case hexadecimal digits",
+    "sha256": f'64 lower-case hexadecimal digits (or "{FIRST_USE}", for the url of a model)',
     "url": "an http or https address",
     "package": "of the form NAME==VERSION",
+    "link": "an http or https address",
+    "variable": "the name of an environment variable, in capital letters",
 }
 
 

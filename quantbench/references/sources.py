@@ -1,23 +1,25 @@
-"""Where a reference's files come from: a path, a url, or a member of a Python package; always sha256-checked."""
+"""Where a reference's files are: a path, a url, a member of a Python package, or a generator; and its data's folder."""
 
 from __future__ import annotations
 
-import logging
-import urllib.parse
+import os
 from pathlib import Path
-
-import pooch
 
 from quantbench.errors import InputError, MissingError
 from quantbench.references import packages
-from quantbench.references.schema import Reference
-from quantbench.support import cache_folder, sha256_file
+from quantbench.references.downloads import download, is_downloaded
+from quantbench.references.generated import generated_model
+from quantbench.references.schema import CATALOGUE, CalibrationRule, Reference
+from quantbench.support import sha256_file
 
-__all__ = ["fetch", "fetch_data", "missing"]
+__all__ = ["calibration_file", "data_folder", "fetch", "fetch_data", "missing"]
+
+CALIBRATION_LISTS = CATALOGUE.parents[2] / "calibration"
+"""The repository's folder of lists; an installed package has none, and takes them from their urls."""
 
 
 def fetch(reference: Reference) -> Path:
-    """Get the model, and the data where it comes from a package; return the model's local file.
+    """Get the model, the calibration list, and the data where it comes from a package; return the model's local file.
 
     Raises:
         MissingError: a file is not there and could not be downloaded.
@@ -25,12 +27,16 @@ def fetch(reference: Reference) -> Path:
     """
     if reference.dataset.package is not None:
         fetch_data(reference)
+    if reference.calibration.url is not None:
+        calibration_file(reference)
     model = reference.model
     if model.path is not None:
         return _local(reference, reference.folder / model.path)
+    if model.generator is not None:
+        return generated_model(reference)
     assert model.sha256 is not None  # the schema asks for it
     if model.url is not None:
-        return _download(reference, model.url, model.sha256)
+        return download(model.url, model.sha256, source=reference.file, command=_command(reference))
     assert model.package is not None and model.member is not None
     return packages.package_member(model.package, model.member, model.sha256)
 
@@ -48,8 +54,50 @@ def fetch_data(reference: Reference) -> Path:
     return packages.package_member(data.package, data.member, data.sha256)
 
 
+def data_folder(reference: Reference) -> Path:
+    """The folder of the data set: [dataset] path, or what the environment variable of [dataset] variable names.
+
+    Raises:
+        MissingError: the variable is not set, or the folder is not there.
+    """
+    data = reference.dataset
+    folder = reference.folder / (data.path or ".")
+    if data.variable is not None:
+        value = os.environ.get(data.variable)
+        if not value:
+            raise MissingError(f"{reference.name} needs its data set: {_how_to_give(reference)}")
+        folder = Path(value).absolute()
+    if not folder.is_dir():
+        how = f"put it there or correct {reference.file}" if data.variable is None else _how_to_give(reference)
+        raise MissingError(f"the data folder {folder} is missing; {how}")
+    return folder
+
+
+def calibration_file(reference: Reference, folder: Path | None = None) -> Path:
+    """The calibration list of a reference that names one, compared with its sha256.
+
+    It is looked for in the data set's folder, beside the reference file, among the repository's lists, and at its url.
+
+    Raises:
+        MissingError: it is nowhere, or could not be downloaded.
+        InputError: it has another sha256.
+    """
+    rule = reference.calibration
+    assert rule.list is not None
+    for place in (folder, reference.folder, *([CALIBRATION_LISTS] if reference.folder == CATALOGUE else [])):
+        if place is not None and (file := place / rule.list).is_file():
+            _check_list(reference, rule, file)
+            return file
+    if rule.url is None or rule.sha256 is None:
+        raise MissingError(
+            f"the list file {(folder or reference.folder) / rule.list} is missing; "
+            f"put it there or correct {reference.file}"
+        )
+    return download(rule.url, rule.sha256, source=reference.file, command=_command(reference))
+
+
 def missing(reference: Reference) -> str | None:
-    """None when model and data are on this machine, else the command that gets what is missing.
+    """None when model and data are on this machine, else the command or step that gets what is missing.
 
     Nothing is downloaded. Files fetched into the cache are compared with their sha256.
     """
@@ -59,15 +107,37 @@ def missing(reference: Reference) -> str | None:
     if data.path is not None and not (reference.folder / data.path).exists():
         return f"put the data at {reference.folder / data.path}"
     cached = []
-    if model.url is not None:
-        cached.append((_download_path(model.url, model.sha256), model.sha256))
     if model.package is not None and model.member is not None:
         cached.append((packages.member_path(model.member, model.sha256), model.sha256))
     if data.package is not None and data.member is not None:
         cached.append((packages.member_path(data.member, data.sha256), data.sha256))
-    if all(file.is_file() and sha256_file(file) == sha256 for file, sha256 in cached):
-        return None
+    fetched = all(file.is_file() and sha256_file(file) == sha256 for file, sha256 in cached)
+    if model.url is not None and model.sha256 is not None:
+        fetched = fetched and is_downloaded(model.url, model.sha256)
+    if not fetched:
+        return _command(reference)
+    if data.variable is not None:
+        try:
+            data_folder(reference)
+        except MissingError:
+            return _how_to_give(reference)
+    return None
+
+
+def _command(reference: Reference) -> str:
     return f"quantbench fetch {reference.command_name}"
+
+
+def _how_to_give(reference: Reference) -> str:
+    return f"name its folder with --dataset DIR, or set {reference.dataset.variable} to it"
+
+
+def _check_list(reference: Reference, rule: CalibrationRule, file: Path) -> None:
+    if rule.sha256 is not None and (found := sha256_file(file)) != rule.sha256:
+        raise InputError(
+            f"the calibration list {file} has the sha256 {found}, but {reference.file} gives {rule.sha256}; "
+            "put the official list there or remove it"
+        )
 
 
 def _local(reference: Reference, file: Path) -> Path:
@@ -88,31 +158,3 @@ def _local(reference: Reference, file: Path) -> Path:
             "put the right file there or correct [model] sha256"
         )
     return file
-
-
-def _download_path(url: str, sha256: str | None) -> Path:
-    name = Path(urllib.parse.urlparse(url).path).name or "model.onnx"
-    return cache_folder() / "downloads" / f"{(sha256 or '')[:16]}-{name}"
-
-
-def _download(reference: Reference, url: str, sha256: str) -> Path:
-    file = _download_path(url, sha256)
-    if file.is_file() and sha256_file(file) == sha256:
-        return file
-    file.unlink(missing_ok=True)  # cut off or changed: not trusted again
-    pooch.get_logger().setLevel(logging.WARNING)
-    try:
-        pooch.retrieve(url, known_hash=None, fname=file.name, path=file.parent)
-    except Exception as error:  # requests, urllib and sockets each have a family of their own
-        raise MissingError(
-            f"cannot download {url} ({_one_line(error)}); when the network is there again, "
-            f"run: quantbench fetch {reference.command_name}"
-        ) from error
-    if (found := sha256_file(file)) != sha256:
-        file.unlink()
-        raise InputError(f"{url} has the sha256 {found}, but {reference.file} gives {sha256}; the download was removed")
-    return file
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

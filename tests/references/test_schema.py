@@ -114,7 +114,11 @@ BAD = {
     "another layout": ('"NHWC"', '"HWC"', ["model.layout", "'NCHW'", "'HWC'"]),
     "another interpolation": ('"area"', '"nearest"', ["preprocess.interpolation", "'area'", "'nearest'"]),
     "a sha256 too short": ("a7059f78", "a705", ["model.sha256", "64"]),
-    "no source": ('path = "efficientnet_lite0.onnx"', "", ["[model]", "exactly one of path, url and package"]),
+    "no source": (
+        'path = "efficientnet_lite0.onnx"',
+        "",
+        ["[model]", "exactly one of path, url, package and generator"],
+    ),
     "two sources": ("[model]", '[model]\nurl = "http://a/b"', ["[model]", "path and url"]),
     "not a web address": ('path = "eff', 'url = "file://eff', ["model.url", "http"]),
     "a package without a version": ('path = "efficientnet_lite0.onnx"', 'package = "a"', ["model.package", "=="]),
