@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from typing import Any
 
@@ -57,7 +58,9 @@ def keep_samples(samples: Samples, count: int, what: str, memory: int = 1 << 30)
 
 
 def _bytes(truth: Any) -> bytes:
-    """What tells truths apart: an array's values, another's text."""
+    """What tells truths apart: an array's values, those of a dataclass's attributes, another's text."""
+    if dataclasses.is_dataclass(truth):
+        return b"".join(_bytes(getattr(truth, field.name)) for field in dataclasses.fields(truth))
     if isinstance(truth, np.ndarray):
         return f"{truth.dtype.str}{truth.shape}".encode() + truth.tobytes()
     return repr(truth).encode()

@@ -43,29 +43,42 @@ def to_input(image: Array, preprocess: Preprocess, layout: str, name: str) -> Ar
         name: names the image in an error.
 
     Returns:
-        (3, height, width) or (height, width, 3): float32 when there is a mean or a std, else uint8.
+        (3, height, width) or (height, width, 3): float32 when there is a divisor, a mean or a std, else uint8.
 
     Raises:
         InputError: the image is smaller than the crop.
     """
     if preprocess.resize is not None:
         image = _resize_shorter_side(image, preprocess.resize, _INTERPOLATION[preprocess.interpolation])
+    if preprocess.resize_to is not None:
+        image = _resize_both_sides(image, preprocess.resize_to, _INTERPOLATION[preprocess.interpolation])
     if preprocess.crop is not None:
         image = _crop_centre(image, preprocess.crop, name)
     if preprocess.channels == "RGB":
         image = image[..., ::-1]
-    if preprocess.mean is not None or preprocess.std is not None:
+    if preprocess.divisor is None and preprocess.mean is None and preprocess.std is None:
+        image = image.astype(np.uint8)  # cuts the fractions of `resize_to` off, as the reference implementation does
+    else:
+        divisor = np.float32(preprocess.divisor or 1)
         mean = np.array(preprocess.mean or (0, 0, 0), np.float32)
         std = np.array(preprocess.std or (1, 1, 1), np.float32)
-        image = (image.astype(np.float32) - mean) / std
+        image = (image.astype(np.float32) / divisor - mean) / std
     return np.ascontiguousarray(image if layout == "NHWC" else image.transpose(2, 0, 1))
 
 
 def _resize_shorter_side(image: Array, size: int, interpolation: int) -> Array:
+    """The longer side is cut off to whole pixels, as MLPerf's reference implementation and torchvision do."""
     height, width = image.shape[:2]
-    scale = size / min(height, width)
-    resized = cv2.resize(image, (round(width * scale), round(height * scale)), interpolation=interpolation)
+    shorter = min(height, width)
+    resized = cv2.resize(image, (width * size // shorter, height * size // shorter), interpolation=interpolation)
     return np.asarray(resized)
+
+
+def _resize_both_sides(image: Array, size: tuple[int, int], interpolation: int) -> Array:
+    """In float32, because MLPerf's reference implementation does so for detection; values stay in 0..255."""
+    height, width = size
+    resized = cv2.resize(image.astype(np.float32), (width, height), interpolation=interpolation)
+    return np.asarray(resized).clip(0, 255)
 
 
 def _crop_centre(image: Array, size: int, name: str) -> Array:

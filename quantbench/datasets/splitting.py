@@ -7,7 +7,7 @@ from pathlib import Path
 
 from quantbench.datasets.base import Dataset, Samples
 from quantbench.errors import InputError, MissingError
-from quantbench.references.schema import Reference
+from quantbench.references import Reference, calibration_file
 from quantbench.support import sha256_lines
 
 __all__ = ["DEFAULT_CALIBRATION", "calibration_list", "find_list", "make_dataset", "read_lines", "split"]
@@ -25,7 +25,7 @@ def split(reference: Reference, ids: Sequence[str], listed: Sequence[str] | None
     """The ids that calibrate and those that are scored.
 
     `listed` are the ids of a calibration list of its own, else None and the first `samples` of `ids` calibrate. An id
-    that calibrates is not scored, however often `ids` repeats it.
+    that calibrates is not scored, however often `ids` repeats it, unless the reference says so of its list (`scored`).
 
     Raises:
         InputError: fewer samples than the calibration asks for, or none left to score.
@@ -42,7 +42,7 @@ def split(reference: Reference, ids: Sequence[str], listed: Sequence[str] | None
     if not calibration:
         raise InputError(f"{reference.file}: the calibration list is empty")
     # Of a list of its own nothing is scored, even what lies behind the first `samples` of it.
-    kept_back = set(calibration) if listed is ids else set(listed)
+    kept_back = set(calibration) if listed is ids else set() if reference.calibration.scored else set(listed)
     scored = [name for name in ids if name not in kept_back]
     if not scored:
         raise InputError(
@@ -59,11 +59,11 @@ def calibration_list(
 
     Raises:
         MissingError: the list is not there.
-        InputError: it has an id that is not `known` (its line number is given).
+        InputError: it has another sha256 than the reference gives, or an id that is not `known` (its line is given).
     """
     if reference.calibration.list is None:
         return None
-    file = find_list(reference, reference.calibration.list, folder)
+    file = calibration_file(reference, folder)
     lines = read_lines(file)
     for number, line in lines:
         if known is not None and line not in known:

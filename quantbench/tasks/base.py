@@ -38,7 +38,8 @@ class Task(Protocol):
     def predictions(self, raw: Any) -> list[Any]:
         """One prediction a sample, in the order of the inputs.
 
-        An int class, a str, or a (k, 6) float32 array of x1, y1, x2, y2 in pixels of the input, score, class.
+        An int class, a str, or a (k, 6) float32 array of x1, y1, x2, y2, score, class; boxes are in pixels of the
+        input, or in fractions of the image where the truths are `LabelledBoxes`.
         """
 
     def classes(self, raw: Any) -> int | None:

@@ -27,11 +27,13 @@ class ClassificationTask:
     """The scored output is (n, classes) scores, of which the largest wins, or (n,) or (n, 1) integer classes."""
 
     output: str | None = None
+    label_offset: int = 0
+    """What the data set's labels are shifted by to be the model's classes: 1 where class 0 is the background."""
     name: str = "image-classification"
 
     @classmethod
     def of(cls, reference: Reference, dataset: Dataset) -> ClassificationTask:
-        return cls(reference.model.output)
+        return cls(reference.model.output, reference.dataset.label_offset)
 
     def feeds(self, executor: Executor, inputs: Sequence[Array]) -> list[Group]:
         return stack(executor, inputs)
@@ -52,12 +54,16 @@ class ClassificationTask:
         return None if rows.dtype.kind in "iu" and rows.shape[1] == 1 else rows.shape[1]
 
     def to_bytes(self, prediction: int, index: int) -> bytes:
-        """The class as one float32, as the v0.5 reference implementation logs it (int64 where float32 is not exact)."""
-        exact = abs(prediction) <= _EXACT_IN_FLOAT32
-        return np.array(prediction, "<f4" if exact else "<i8").tobytes()
+        """The data set's label as one float32, as the v0.5 reference implementation logs it.
+
+        It is int64 where float32 is not exact.
+        """
+        label = prediction - self.label_offset
+        exact = abs(label) <= _EXACT_IN_FLOAT32
+        return np.array(label, "<f4" if exact else "<i8").tobytes()
 
     def from_bytes(self, data: bytes) -> int:
-        return int(np.frombuffer(data, "<f4" if len(data) == 4 else "<i8")[0])
+        return int(np.frombuffer(data, "<f4" if len(data) == 4 else "<i8")[0]) + self.label_offset
 
 
 def _decode(values: Array) -> list[int]:

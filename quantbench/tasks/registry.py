@@ -8,6 +8,7 @@ from quantbench.datasets.base import Dataset
 from quantbench.errors import InputError
 from quantbench.references.schema import Reference, nearest
 from quantbench.tasks.base import Task
+from quantbench.tasks.box_detection import BoxDetectionTask
 from quantbench.tasks.classification import ClassificationTask
 from quantbench.tasks.detection import DetectionTask
 from quantbench.tasks.pronunciation import PronunciationTask
@@ -15,9 +16,16 @@ from quantbench.tasks.recognition import RecognitionTask
 
 __all__ = ["make_task"]
 
+
+def _object_detection(reference: Reference, dataset: Dataset) -> Task:
+    """A graph ends in boxes where the reference says so, else in a probability map."""
+    make = DetectionTask.of if reference.detection is None else BoxDetectionTask.of
+    return make(reference, dataset)
+
+
 _TASKS: dict[str, Callable[[Reference, Dataset], Task]] = {
     "image-classification": ClassificationTask.of,
-    "object-detection": DetectionTask.of,
+    "object-detection": _object_detection,
     "text-recognition": RecognitionTask.of,
     "pronunciation": PronunciationTask.of,
 }

@@ -8,11 +8,11 @@ from quantbench.datasets.base import Dataset, LazySamples
 from quantbench.datasets.preprocess import read_image, to_input
 from quantbench.datasets.splitting import calibration_list, find_list, make_dataset, read_lines, split
 from quantbench.errors import InputError, MissingError
-from quantbench.references.schema import Reference
+from quantbench.references import Reference, data_folder
 
 __all__ = ["KEYS", "load"]
 
-KEYS = frozenset({"path", "list", "label_offset"})
+KEYS = frozenset({"path", "variable", "list", "label_offset"})
 
 
 def load(reference: Reference) -> Dataset:
@@ -24,15 +24,13 @@ def load(reference: Reference) -> Dataset:
         MissingError: the folder, a list or an image is not there.
         InputError: a bad line (its number is given), or too few samples.
     """
-    folder = reference.folder / (reference.dataset.path or ".")
-    if not folder.is_dir():
-        raise MissingError(f"the image folder {folder} is missing; put it there or correct {reference.file}")
+    folder = data_folder(reference)
     if reference.dataset.list is None:
         raise InputError(f"{reference.file}: the kind 'image-list' needs the key dataset.list")
     entries = _entries(find_list(reference, reference.dataset.list, folder), reference.dataset.label_offset)
     listed = calibration_list(reference, folder)
-    if listed is not None:  # official calibration lists have file names alone, others `file label`
-        listed = [name if (folder / name).is_file() else name.rsplit(maxsplit=1)[0] for name in listed]
+    if listed is not None:
+        listed = _file_names(folder, listed, [name for name, _ in entries])
     calibration, scored = split(reference, [name for name, _ in entries], listed)
     labels = dict(entries)
     _check_present(reference, folder, [*calibration, *scored])
@@ -64,6 +62,16 @@ def _entries(file: Path, label_offset: int) -> list[tuple[str, int]]:
             raise InputError(f"{file}, line {number}: {parts[0]} is listed before with another label")
         entries.append((parts[0], label))
     return entries
+
+
+def _file_names(folder: Path, lines: list[str], ids: list[str]) -> list[str]:
+    """The images that a calibration list means, as the data set's list writes them.
+
+    Official lists have file names alone or `file number`; the images may lie in a folder of the data set, as in `val/`.
+    """
+    by_name = {Path(name).name: name for name in ids}
+    names = [line if (folder / line).is_file() else line.rsplit(maxsplit=1)[0] for line in lines]
+    return [name if (folder / name).is_file() else by_name.get(name, name) for name in names]
 
 
 def _check_present(reference: Reference, folder: Path, names: list[str]) -> None:
