@@ -2,7 +2,8 @@
 
 Each stage is an ONNX Runtime session over a piece of the optimised graph (`graphs.stages`). Two settings make dozens of
 sessions cheap: their threads do not spin while another stage runs, and all draw on one arena, so that memory goes from
-stage to stage instead of each keeping its own.
+stage to stage instead of each keeping its own. What is too small to be worth a session's call numpy does
+(`graphs.small_stages`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from quantbench.errors import InputError
 from quantbench.graphs.executor import TensorSpec, session_options
+from quantbench.graphs.small_stages import SMALL, SmallStage, small_stage
 from quantbench.graphs.stages import Cut, Layout, Stage, cut
 from quantbench.numerics import Format
 
@@ -48,9 +50,9 @@ class Tap:
 
 def rounding_taps(formats: Mapping[str, Format], threads: int | None = None) -> dict[str, Tap]:
     """Taps that round each tensor to its format, to nearest even, on at most `threads` threads."""
-    from quantbench.numerics import round_inplace  # compiles: only where it is used
+    from quantbench.numerics import rounder  # compiles: only where it is used
 
-    return {name: Tap(partial(round_inplace, format=fmt, threads=threads)) for name, fmt in formats.items()}
+    return {name: Tap(rounder(fmt, threads=threads)) for name, fmt in formats.items()}
 
 
 class StagedExecutor:
@@ -91,10 +93,20 @@ class StagedSession:
         pieces = cut(model, {name: tap.layout for name, tap in taps.items()})
         self.inputs: tuple[TensorSpec, ...] = pieces.inputs
         self.outputs: tuple[TensorSpec, ...] = pieces.outputs
-        self._taps = {tensor: [taps[name].visit for name in names] for tensor, names in pieces.touched.items()}
+        self._taps = {tensor: tuple(taps[name].visit for name in names) for tensor, names in pieces.touched.items()}
         self._constants = {name: onnx.numpy_helper.to_array(tensor) for name, tensor in pieces.constants.items()}
         self._shared = _shared_weights(pieces)
-        self._steps = _open(pieces, self._shared, threads)
+        self._steps = [
+            _Step(
+                session,
+                small_stage(stage),
+                stage.inputs,
+                stage.outputs,
+                stage.released,
+                tuple(self._taps.get(name, ()) for name in stage.outputs),
+            )
+            for stage, session in _open(pieces, self._shared, threads)
+        ]
 
     @property
     def stages(self) -> int:
@@ -116,22 +128,46 @@ class StagedSession:
             array = np.asarray(feeds[spec.name], order="C")
             if spec.name in self._taps:
                 array = array.copy()
-                self._touch(spec.name, array)
+                for visit in self._taps[spec.name]:
+                    visit(array)
             values[spec.name] = array
-        for stage, session in self._steps:
-            results = session.run(stage.outputs, {name: values[name] for name in stage.inputs})  # nothing is copied
-            for name, result in zip(stage.outputs, results, strict=True):
-                values[name] = result
-                if name in self._taps:
-                    self._touch(name, result)
-            for name in stage.released:
-                del values[name]
-            del results
+        with np.errstate(all="ignore"):  # as a session, which warns of no overflow
+            for step in self._steps:
+                step.run(values)
         return [self._constants[s.name] if s.name in self._constants else values[s.name] for s in self.outputs]
 
-    def _touch(self, name: str, array: Array) -> None:
-        for visit in self._taps[name]:
-            visit(array)
+
+@dataclass(frozen=True)
+class _Step:
+    """One stage, ready to run.
+
+    Attributes:
+        session: the stage as a session.
+        small: the stage as numpy calls, where it has such a form.
+        inputs, outputs, released: as of `Stage`.
+        visits: for each output, what touches it.
+    """
+
+    session: ort.InferenceSession
+    small: SmallStage | None
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    released: tuple[str, ...]
+    visits: tuple[tuple[Callable[[NDArray[np.float32]], object], ...], ...]
+
+    def run(self, values: dict[str, Array]) -> None:
+        """Take the inputs from `values`, put the outputs there, touched, and take out what nothing needs any more."""
+        feeds = {name: values[name] for name in self.inputs}
+        if self.small is not None and all(array.size <= SMALL for array in feeds.values()):
+            results = self.small(feeds)
+        else:
+            results = self.session.run(self.outputs, feeds)  # nothing is copied
+        for name, result, visits in zip(self.outputs, results, self.visits, strict=True):
+            for visit in visits:
+                visit(result)
+            values[name] = result
+        for name in self.released:
+            del values[name]
 
 
 def _shared_weights(pieces: Cut) -> dict[str, tuple[ort.OrtValue, Array]]:

@@ -13,7 +13,7 @@ from quantbench.numerics.formats import Format, all_formats, contains, format_na
 if TYPE_CHECKING:
     from quantbench.numerics.codes import decode, encode
     from quantbench.numerics.packing import onnx_type, pack, unpack
-    from quantbench.numerics.rounding import round_inplace, round_to
+    from quantbench.numerics.rounding import round_inplace, round_to, rounder
 
 __all__ = [
     "Format",
@@ -27,6 +27,7 @@ __all__ = [
     "pack",
     "round_inplace",
     "round_to",
+    "rounder",
     "storage_dtype",
     "unpack",
 ]
@@ -38,6 +39,7 @@ _LATE = {
     "pack": "packing",
     "round_inplace": "rounding",
     "round_to": "rounding",
+    "rounder": "rounding",
     "unpack": "packing",
 }
 

@@ -17,7 +17,7 @@ from quantbench.numerics.blocks import block_rule, largest_number, largest_of_bl
 from quantbench.numerics.formats import Format, get_format
 from quantbench.numerics.kernel import Rounding, check_rounding, parameters, round_run, round_run_stochastic
 
-__all__ = ["Rounding", "round_inplace", "round_to"]
+__all__ = ["Rounding", "round_inplace", "round_to", "rounder"]
 
 Values = NDArray[np.float32]
 Stream = tuple[np.uint32, np.uint32, np.uint32]
@@ -26,6 +26,8 @@ PARALLEL_FROM = 1 << 19
 """Values from which a second thread pays for its start (some 50 microseconds)."""
 CHUNK = 1 << 16
 """Threads share the work in multiples of about this many values."""
+_FLOAT32 = np.dtype(np.float32)
+_NO_ROW = np.zeros(0, np.uint32)
 _NO_STREAM: Stream = (np.uint32(0), np.uint32(0), np.uint32(0))
 
 
@@ -82,7 +84,7 @@ def round_to(
     ):
         given = f"{getattr(out, 'dtype', type(out).__name__)} {getattr(out, 'shape', '')}"
         raise InputError(f"out must be a writable float32 array of shape {np.shape(x)}, not {given}")
-    if out.flags.c_contiguous:
+    if out.flags.carray:
         if out is not x:
             np.copyto(out, x)
         round_inplace(out, entry, rounding=rounding, saturate=saturate, seed=seed, axis=axis, threads=threads)
@@ -106,28 +108,49 @@ def round_inplace(
     """`round_to` of a C-contiguous float32 array into itself, with little to pay for a small one. Releases the GIL.
 
     Raises:
-        InputError: as `round_to`, and `values` that are not contiguous.
+        InputError: as `round_to`, and `values` that are not contiguous, aligned and writable.
+    """
+    rounder(format, rounding=rounding, saturate=saturate, seed=seed, axis=axis, threads=threads)(values)
+
+
+def rounder(
+    format: str | Format,  # noqa: A002 (the contract's name)
+    *,
+    rounding: Rounding = "nearest-even",
+    saturate: bool = False,
+    seed: int | None = None,
+    axis: int = -1,
+    threads: int | None = None,
+) -> Callable[[Values], None]:
+    """`round_inplace` with everything settled but the array: what is called again and again on small arrays.
+
+    Raises:
+        InputError: as `round_inplace`; what is wrong with an array when it comes.
     """
     entry = get_format(format)
     check_rounding(rounding)
-    if values.dtype != np.float32 or not values.flags.c_contiguous or not values.flags.writeable:
-        raise InputError("round_inplace takes a writable, C-contiguous float32 array")
     if rounding == "stochastic" and seed is None:
         raise InputError("stochastic rounding needs a seed: give seed=")
-    if values.size == 0:
-        return
     keys = _keys(seed) if rounding == "stochastic" and seed is not None else None
-    if entry.kind == "block":
-        _round_blocks(values, entry, rounding, keys, axis, threads)
-        return
-    patterns = values.reshape(-1).view(np.uint32)
-    row = parameters(entry, rounding, saturate)
-    if keys is not None:
-        _stochastic(patterns, row, keys, threads)
-    elif patterns.size < PARALLEL_FROM:
-        round_run(patterns, row)
-    else:
-        _share(patterns.size, CHUNK, threads, lambda first, last: round_run(patterns[first:last], row))
+    row = _NO_ROW if entry.kind == "block" else parameters(entry, rounding, saturate)
+
+    def visit(values: Values) -> None:
+        if values.dtype != _FLOAT32 or not values.flags.carray:
+            raise InputError("round_inplace takes a writable, aligned, C-contiguous float32 array")
+        if values.size == 0:
+            return
+        if row is _NO_ROW:
+            _round_blocks(values, entry, rounding, keys, axis, threads)
+            return
+        patterns: NDArray[np.uint32] = np.frombuffer(values, np.uint32)  # flat, and sooner there than by reshape, view
+        if keys is not None:
+            _stochastic(patterns, row, keys, threads)
+        elif patterns.size < PARALLEL_FROM:
+            round_run(patterns, row)
+        else:
+            _share(patterns.size, CHUNK, threads, lambda first, last: round_run(patterns[first:last], row))
+
+    return visit
 
 
 def _stochastic(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from quantbench.errors import InputError
-from quantbench.numerics import get_format, round_inplace, round_to
+from quantbench.numerics import get_format, round_inplace, round_to, rounder
 
 X = np.random.default_rng(0).standard_normal((6, 10, 7)).astype(np.float32)
 FP16 = X.astype(np.float16).astype(np.float32)
@@ -33,6 +33,26 @@ def test_any_shape_and_strides(view: Any) -> None:
     result = round_to(view(X), "fp16")
     np.testing.assert_array_equal(result, view(FP16), strict=True)
     np.testing.assert_array_equal(X, before)
+
+
+@pytest.mark.parametrize("name", ["fp11", "int8", "mxfp4", "nvfp4"])
+@pytest.mark.parametrize("shape", [(), (1,), (5, 64), (0, 32), (1 << 19, 2)])
+def test_a_settled_rounder_rounds_every_array_that_comes(name: str, shape: tuple[int, ...]) -> None:
+    if shape == () and name in ("mxfp4", "nvfp4"):
+        shape = (32,)  # blocks need an axis
+    settled = rounder(name)
+    for seed in range(2):
+        x = np.random.default_rng(seed).normal(0, 20, shape).astype(np.float32)
+        want = round_to(x, name)
+        settled(x)
+        np.testing.assert_array_equal(x, want, strict=True)
+
+
+def test_an_unaligned_out() -> None:
+    out = np.frombuffer(bytearray(X.nbytes + 1), np.uint8)[1:].view(np.float32).reshape(X.shape)
+    assert not out.flags.aligned
+    assert round_to(X, "fp16", out=out) is out
+    np.testing.assert_array_equal(out, FP16)
 
 
 def test_a_float32_scalar() -> None:
