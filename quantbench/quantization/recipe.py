@@ -24,6 +24,7 @@ else:
 __all__ = ["LayerRule", "Recipe", "load_recipe"]
 
 _STRICT = ConfigDict(extra="forbid")
+_RECIPES = Path(__file__).parent / "recipes"
 
 
 @checked_dataclass(frozen=True, config=_STRICT)
@@ -48,7 +49,10 @@ class Recipe:
         bias_correction: shift biases so that rounding to integers moves no channel's mean.
         output_error: integer activations that move a graph's outputs on the calibration samples by more than this
             share of the outputs' variance are taken back, the most harmful nodes first; 0 takes none back, None
-            takes half of what the reference's quality rule leaves: (1 − target_ratio)/2.
+            takes half of what the target leaves: (1 − target_ratio)/2.
+        target_ratio: the share of FP32's quality to hold; None takes the reference's quality rule.
+        narrow_share: where the weights' format has fewer than 8 bits, at least this share of their elements gets it,
+            and more while `output_error` allows; the layers that it would harm most get 8 bits.
         seed: of every random choice.
         layers: exceptions, the last match counts.
     """
@@ -61,6 +65,8 @@ class Recipe:
     calibration_samples: int | None = None
     bias_correction: bool = True
     output_error: float | None = None
+    target_ratio: float | None = None
+    narrow_share: float = 0.8
     seed: int = 0
     layers: tuple[LayerRule, ...] = ()
 
@@ -69,6 +75,10 @@ class Recipe:
             get_format(name)
         get_calibrator(self.calibrator)
         _ = self.block_size
+        if self.target_ratio is not None and not 0 < self.target_ratio <= 1:
+            raise InputError(f"the target ratio must be above 0 and at most 1, not {self.target_ratio}")
+        if not 0 <= self.narrow_share <= 1:
+            raise InputError(f"narrow_share must be between 0 and 1, not {self.narrow_share}")
         if self.calibration_samples is not None and self.calibration_samples < 1:
             raise InputError(f"calibration samples must be at least 1, not {self.calibration_samples}")
 
@@ -127,12 +137,14 @@ class Recipe:
         return {"dtype": self.dtype, **document}
 
 
-def load_recipe(path: Path, **options: Any) -> Recipe:
-    """Read a recipe file; `options` that are not None win over what it says.
+def load_recipe(name_or_path: str | Path, **options: Any) -> Recipe:
+    """Read a built-in recipe by its name, or a file; `options` that are not None win over what it says.
 
     Raises:
         InputError: the file is missing, not TOML, or has an unknown key or a wrong type.
     """
+    builtin = _RECIPES / f"{name_or_path}.toml"
+    path = builtin if isinstance(name_or_path, str) and builtin.is_file() else Path(name_or_path)
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
