@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 from quantbench.errors import InputError
+
+if TYPE_CHECKING:
+    from quantbench.references import Reference
 
 __all__ = [
     "DtypeCommand",
@@ -52,17 +55,54 @@ def _set_debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
         ctx.meta["debug"] = True
 
 
+def _keep_dataset(ctx: click.Context, param: click.Parameter, folder: Path | None) -> None:
+    ctx.meta["dataset"] = folder
+
+
+def _with_dataset(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) -> tuple[str | Reference, ...]:
+    """The references, over the data set that `--dataset` names."""
+    folder: Path | None = ctx.meta.get("dataset")
+    if folder is None:
+        return names
+    if not names:
+        raise click.UsageError("--dataset needs a REFERENCE whose data it is")
+    from quantbench.operations import catalogue
+
+    return tuple(catalogue.over_dataset(name, folder) for name in names)
+
+
 def split_formats(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
-    """The canonical names of the formats that were asked for, each once, in the order given."""
+    """The canonical names of the formats that were asked for, each once, in the order given.
+
+    What follows an @, the backend that made a variant, stays as it is.
+    """
     from quantbench.numerics import get_format
 
-    words = [word.strip() for value in values for word in value.split(",")]
-    return tuple(dict.fromkeys(get_format(word).name for word in words if word))
+    words = [word.strip().partition("@") for value in values for word in value.split(",") if word.strip()]
+    return tuple(dict.fromkeys(f"{get_format(name).name}{at}{backend}" for name, at, backend in words))
 
 
-references_argument = click.argument(
-    "references", metavar="[REFERENCE]...", nargs=-1, shell_complete=_complete_reference
-)
+def references_argument(command: Decorated) -> Decorated:
+    """REFERENCE..., and `--dataset` for those whose data nobody may hand on."""
+    named = click.argument(
+        "references",
+        metavar="[REFERENCE]...",
+        nargs=-1,
+        callback=_with_dataset,
+        shell_complete=_complete_reference,
+    )
+    data = click.option(
+        "--dataset",
+        type=click.Path(exists=True, path_type=Path, resolve_path=True),
+        expose_value=False,
+        is_eager=True,  # known when the references are read
+        callback=_keep_dataset,
+        metavar="DIR",
+        help="Where the data set is, in place of what the reference says.",
+    )
+    return data(named(command))
+
+
 debug_option = click.option(
     "--debug",
     is_flag=True,
@@ -131,7 +171,7 @@ def _is_format(word: str) -> bool:
 
     try:
         for name in word.split(","):
-            get_format(name)
+            get_format(name.partition("@")[0])
     except InputError:
         return False
     return True

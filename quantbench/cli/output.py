@@ -12,7 +12,7 @@ import click
 
 from quantbench.errors import QuantbenchError
 
-__all__ = ["Column", "emit", "note"]
+__all__ = ["Column", "emit", "note", "print_table"]
 
 Row = TypeVar("Row")
 
@@ -48,7 +48,7 @@ def emit(
 
             click.echo(to_json([document(result) for result in done]), nl=False)
         else:
-            _print_table(done, columns)
+            print_table(done, columns)
     if failure is not None:
         raise failure
     return done
@@ -59,7 +59,8 @@ def note(sentence: str) -> None:
     click.echo(sentence, err=True)
 
 
-def _print_table(rows: Sequence[Row], columns: Sequence[Column]) -> None:
+def print_table(rows: Sequence[Row], columns: Sequence[Column]) -> None:
+    """One table on stdout."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from quantbench import references
-from quantbench.references import Reference
+from quantbench.references import Published, Reference
 
-__all__ = ["AnyReference", "Fetched", "ModelEntry", "chosen", "fetch", "models"]
+__all__ = ["AnyReference", "Fetched", "ModelEntry", "chosen", "fetch", "models", "over_dataset"]
 
 AnyReference = str | Path | Reference
 """A built-in name, the path of a reference file, or a loaded reference."""
@@ -25,6 +25,15 @@ class ModelEntry:
     task: str
     metric: str
     target_ratio: float
+    server_ms: float | None
+    """Bound of the Server scenario; None where the reference has none."""
+    multi_stream_ms: float | None
+    performance_samples: int
+    """How many samples LoadGen draws performance queries from."""
+    granularity: str | None
+    """What the rules ask to share a scale; None leaves it to the recipe."""
+    published: tuple[Published, ...]
+    """The benchmark's published rows for this model."""
     ready: bool
     missing: str | None
     """The command or step that makes it ready; None when it is."""
@@ -52,6 +61,11 @@ def models() -> Iterator[ModelEntry]:
             task=reference.task,
             metric=reference.quality.metric,
             target_ratio=reference.quality.target_ratio,
+            server_ms=reference.latency.server_ms if reference.latency else None,
+            multi_stream_ms=reference.latency.multi_stream_ms if reference.latency else None,
+            performance_samples=reference.performance_samples,
+            granularity=reference.rules.granularity,
+            published=reference.published,
             ready=missing is None,
             missing=missing,
         )
@@ -66,6 +80,16 @@ def fetch(names: Iterable[AnyReference] = ()) -> Iterator[Fetched]:
     """
     for reference in chosen(names):
         yield Fetched(reference.name, references.fetch(reference))
+
+
+def over_dataset(name: AnyReference, folder: Path) -> Reference:
+    """A reference with its data set in `folder` (or in that file), whatever its own file says.
+
+    Raises:
+        InputError: an unknown name, or a reference file that cannot be used.
+    """
+    (reference,) = chosen([name])
+    return replace(reference, dataset=replace(reference.dataset, path=str(folder.absolute()), variable=None))
 
 
 def chosen(names: Iterable[AnyReference]) -> list[Reference]:

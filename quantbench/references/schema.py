@@ -242,6 +242,8 @@ class Reference:
     latency: Latency | None = None
     rules: Rules = Rules()
     published: tuple[Published, ...] = ()
+    performance_samples: Positive = 1024
+    """How many samples LoadGen draws performance queries from; all of them are in memory at once."""
     suite: str = "own"
     """"embedded" for those that need no manual download, "mlperf-v0.5", "twin", or "own" for a user's."""
 

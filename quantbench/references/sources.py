@@ -65,7 +65,7 @@ def data_folder(reference: Reference) -> Path:
     if data.variable is not None:
         value = os.environ.get(data.variable)
         if not value:
-            raise MissingError(f"{reference.name} needs its data set: {_how_to_give(reference)}")
+            raise MissingError(f"{reference.name} needs its data set: {_how_to_give(reference)}{_model_too(reference)}")
         folder = Path(value).absolute()
     if not folder.is_dir():
         how = f"put it there or correct {reference.file}" if data.variable is None else _how_to_give(reference)
@@ -122,6 +122,14 @@ def missing(reference: Reference) -> str | None:
         except MissingError:
             return _how_to_give(reference)
     return None
+
+
+def _model_too(reference: Reference) -> str:
+    """So that whoever lacks both learns it at once."""
+    model = reference.model
+    if model.url is None or model.sha256 is None or is_downloaded(model.url, model.sha256):
+        return ""
+    return f"; its model is missing too: run: {_command(reference)}"
 
 
 def _command(reference: Reference) -> str:

@@ -14,7 +14,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["ROUNDS", "SCENARIOS", "Seeds", "Settings", "performance_samples", "settings"]
+__all__ = ["ROUNDS", "SCENARIOS", "Seeds", "Settings", "settings"]
 
 ROUNDS = ("v0.5", "current")
 SCENARIOS = ("SingleStream", "MultiStream", "Server", "Offline")
@@ -66,12 +66,6 @@ def settings(round_: str, scenario: str, task: str, *, quick: bool = False) -> S
     if quick:
         rules |= {**tables["quick"], "min_queries": tables["quick"]["min_queries"][scenario]}
     return Settings(round=round_, scenario=scenario, seeds=Seeds(**tables[round_]["seeds"]), **rules)
-
-
-def performance_samples(reference: str, total: int) -> int:
-    """How many of the `total` samples performance queries are drawn from (all of them are in memory at once)."""
-    numbers = _tables()["performance_samples"]
-    return min(total, int(numbers.get(reference, numbers["default"])))
 
 
 def _tables() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from quantbench.scenarios import logs as loadgen_logs
 from quantbench.scenarios.loadgen import run_test
 from quantbench.scenarios.probe import probe
 from quantbench.scenarios.qsl import SampleLibrary
-from quantbench.scenarios.rounds import performance_samples, settings
+from quantbench.scenarios.rounds import settings
 from quantbench.scenarios.sut import DirectSystem, QueueSystem, SystemUnderTest, answers
 from quantbench.scenarios.traffic import Traffic, latency_bound_ms, plan_traffic
 from quantbench.support import atomic_folder, to_json
@@ -133,7 +133,7 @@ def run(
         samples_per_query=samples_per_query,
     )
     load = traffic.settings()
-    in_memory = performance_samples(reference.name, total)
+    in_memory = min(total, reference.performance_samples)
     with atomic_folder(logs) as folder:
         system, library = _system(executor, dataset, task, traffic)
         with _in_a_sentence(what):

@@ -6,7 +6,8 @@ import mlperf_loadgen as lg
 import pytest
 
 from quantbench.errors import InputError
-from quantbench.scenarios.rounds import ROUNDS, SCENARIOS, performance_samples, settings
+from quantbench.references import load_reference
+from quantbench.scenarios.rounds import ROUNDS, SCENARIOS, settings
 
 # round, scenario, task, queries, seconds, percentile, samples a query
 RULES = [
@@ -41,7 +42,7 @@ def test_the_current_round_is_the_one_that_loadgen_carries(scenario: str) -> Non
     assert rules.seeds.sample_index == official.sample_index_rng_seed
     assert rules.seeds.schedule == official.schedule_rng_seed
     assert rules.min_seconds * 1000 == official.min_duration_ms
-    assert performance_samples("resnet50", 50000) == official.performance_sample_count_override
+    assert load_reference("resnet50").performance_samples == official.performance_sample_count_override
     percentile = {
         "SingleStream": official.single_stream_target_latency_percentile,
         "MultiStream": official.multi_stream_target_latency_percentile,
@@ -64,10 +65,9 @@ def test_quick_takes_seconds(round_: str, scenario: str) -> None:
 
 
 def test_samples_in_memory_by_reference() -> None:
-    assert performance_samples("ssd-resnet34", 5000) == 64
-    assert performance_samples("gnmt", 3003) == 3003
-    assert performance_samples("anything-else", 5000) == 1024
-    assert performance_samples("anything-else", 40) == 40
+    """The numbers of the Inference Rules 0.5, section "Benchmarks"."""
+    numbers = {"resnet50": 1024, "mobilenet": 1024, "ssd-mobilenet": 256, "ssd-resnet34": 64}
+    assert {name: load_reference(name).performance_samples for name in numbers} == numbers
 
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
