@@ -18,7 +18,7 @@ from quantbench.graphs.edit import add_initializer
 from quantbench.graphs.rounding_points import carries_sizes, float_weights, steers
 from quantbench.numerics import Format, get_format, round_to, storage_dtype
 
-__all__ = ["DOMAIN", "strip_rounding", "write_rounded"]
+__all__ = ["CAST_TYPES", "DOMAIN", "rounding_function", "strip_rounding", "write_rounded"]
 
 DOMAIN = "quantbench.rounding"
 """Domain of the rounding functions, and the key under which the Casts that round name their format."""
@@ -73,7 +73,7 @@ def write_rounded(model: ir.Model, formats: Mapping[str, Format]) -> ir.Model:
         else:
             raise InputError(f"tensor {name} is not in the graph, so it cannot be rounded to {fmt.name}")
     for fmt in used.values():
-        function = _function(fmt)
+        function = rounding_function(fmt)
         model.functions[function.identifier()] = function
     if used:
         model.opset_imports[DOMAIN] = 1
@@ -204,7 +204,7 @@ def _remove(graph: ir.Graph, node: ir.Node, formats: dict[str, Format], fmt: For
     formats[name] = fmt
 
 
-def _function(fmt: Format) -> ir.Function:
+def rounding_function(fmt: Format) -> ir.Function:
     """The local function that rounds float32 values of any shape to `format`, exact for all of them.
 
     |x|, held between the smallest normal value and the power of two of the largest, lies in a binade [p, 2p). With
