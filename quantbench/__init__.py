@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from quantbench.operations.comparisons import compare
     from quantbench.operations.conversions import convert
     from quantbench.operations.runs import run
     from quantbench.operations.scores import evaluate
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
     from quantbench.operations.verdicts import gate
     from quantbench.references import load_reference
 
-__all__ = ["convert", "evaluate", "gate", "load_reference", "run", "study"]
+__all__ = ["compare", "convert", "evaluate", "gate", "load_reference", "run", "study"]
 
 _ROOMS = {
+    "compare": "quantbench.operations.comparisons",
     "convert": "quantbench.operations.conversions",
     "evaluate": "quantbench.operations.scores",
     "gate": "quantbench.operations.verdicts",

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import click
 from click.shell_completion import shell_complete
 
+from quantbench.cli.compare import compare
 from quantbench.cli.completion import completion
 from quantbench.cli.convert import convert
 from quantbench.cli.evaluate import evaluate
@@ -58,7 +59,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (models, formats, fetch, convert, evaluate, gate, run, study, report, completion):
+for _command in (models, formats, fetch, convert, evaluate, gate, run, compare, study, report, completion):
     cli.add_command(_command)
 
 

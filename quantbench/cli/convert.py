@@ -47,11 +47,10 @@ COLUMNS: list[Column] = [
 )
 @click.option(
     "--backend",
-    type=click.Choice(["native"]),
+    type=click.Choice(["native", "onnxruntime", "nncf", "neural-compressor"]),
     default="native",
     show_default=True,
-    expose_value=False,
-    help="What quantizes.",
+    help="What quantizes. Another project's quantizer keeps to its own defaults where no option is given.",
 )
 @click.option("--seed", type=int, help="Seed of everything random. Default: 0.")
 @out_option
@@ -67,6 +66,7 @@ def convert(
     calibrator: str | None,
     calibration_samples: int | None,
     recipe: Path | None,
+    backend: str,
     seed: int | None,
     out: Path,
     force: bool,
@@ -88,6 +88,7 @@ def convert(
         calibrator=calibrator,
         calibration_samples=calibration_samples,
         seed=seed,
+        backend=backend,
         out=out,
         force=force,
     )

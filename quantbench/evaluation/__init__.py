@@ -5,6 +5,7 @@ from quantbench.evaluation.gate import Verdict, judge
 from quantbench.evaluation.outcomes import Outcomes
 from quantbench.evaluation.registry import get_metric
 from quantbench.evaluation.scoring import Score, evaluate
+from quantbench.evaluation.speed import speedup
 from quantbench.evaluation.verdict_file import fresh, read_verdict, write_verdict
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "get_metric",
     "judge",
     "read_verdict",
+    "speedup",
     "write_verdict",
 ]

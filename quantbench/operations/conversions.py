@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from quantbench import quantization
 from quantbench.errors import InputError
-from quantbench.numerics import get_format
 from quantbench.operations.catalogue import AnyReference, chosen
 from quantbench.quantization import Conversion, Recipe, load_recipe
-from quantbench.quantization.variant import read_manifest, variant_folder
+from quantbench.quantization.backends import PeerRecipe, get_backend
+from quantbench.quantization.backends.conversion import convert_with
+from quantbench.quantization.rules import check_granularity
+from quantbench.quantization.variant import NATIVE, read_manifest, split_dtype, variant_folder
 from quantbench.references import Reference
 
 __all__ = ["REFERENCE_DTYPE", "convert", "convert_all", "up_to_date_variant"]
@@ -36,6 +39,7 @@ def convert(
     calibrator: str | None = None,
     calibration_samples: int | None = None,
     seed: int | None = None,
+    backend: str = NATIVE,
     out: str | Path = "variants",
     force: bool = False,
 ) -> Conversion:
@@ -46,12 +50,14 @@ def convert(
         recipe: a recipe or the path of a recipe file. The options below win over it.
         weights, activations: formats, where they differ from `dtype`.
         granularity: "tensor", "channel" or "block:N".
-        out: the folder of all variants; this one goes to `out/reference/dtype`.
+        backend: what quantizes: "native", or another project's quantizer ("onnxruntime", "nncf",
+            "neural-compressor"), whose own defaults hold where no option is given.
+        out: the folder of all variants; this one goes to `out/reference/dtype`, or `dtype@backend` by another backend.
         force: rebuild even what is up to date.
 
     Raises:
         InputError: the reference, the model, the data, an option or the output folder cannot be used.
-        MissingError: the model or the calibration data is not there.
+        MissingError: the model, the calibration data or the backend is not there.
     """
     (conversion,) = convert_all(
         [reference],
@@ -63,6 +69,7 @@ def convert(
         calibrator=calibrator,
         calibration_samples=calibration_samples,
         seed=seed,
+        backend=backend,
         out=out,
         force=force,
     )
@@ -80,6 +87,7 @@ def convert_all(
     calibrator: str | None = None,
     calibration_samples: int | None = None,
     seed: int | None = None,
+    backend: str = NATIVE,
     out: str | Path = "variants",
     force: bool = False,
 ) -> Iterator[Conversion]:
@@ -95,8 +103,16 @@ def convert_all(
     if not dtypes and recipe is None:
         raise InputError("--dtype or --recipe is needed: it says which format to convert to")
     asked = [{"dtype": dtype} for dtype in dtypes] or [{}]
+    if backend != NATIVE:
+        peer_recipes = [_peer_recipe(backend, recipe, options | dtype) for dtype in asked]
+        for reference in chosen(names):
+            check_granularity(reference, granularity)
+            for peer_recipe in peer_recipes:
+                yield convert_with(reference, peer_recipe, out=Path(out), force=force)
+        return
     recipes = [_recipe(recipe, options | dtype) for dtype in asked]
     for reference in chosen(names):
+        check_granularity(reference, granularity)
         for each in recipes:
             yield quantization.convert(reference, each, out=Path(out), force=force)
 
@@ -110,13 +126,26 @@ def up_to_date_variant(reference: Reference, dtype: str, out: Path) -> Conversio
         InputError, MissingError: as `convert`.
     """
     manifest = read_manifest(variant_folder(out, reference.name, dtype))
-    document = {"dtype": get_format(dtype).name} if manifest is None else manifest["recipe"]
-    conversion = quantization.convert(reference, TypeAdapter(Recipe).validate_python(document), out=out)
+    name, backend = split_dtype(dtype)
+    document = {"dtype": name} if manifest is None else manifest["recipe"]
+    if backend == NATIVE:
+        conversion = quantization.convert(reference, TypeAdapter(Recipe).validate_python(document), out=out)
+    else:
+        peer_recipe = TypeAdapter(PeerRecipe).validate_python({"backend": backend} | document)
+        conversion = convert_with(reference, peer_recipe, out=out)
     if not conversion.kept:
         why = "there was none" if manifest is None else "it was out of date"
-        name, dtype, seconds = conversion.reference, conversion.dtype, conversion.seconds
-        logger.info("converted %s to %s first, because %s (%.1f s)", name, dtype, why, seconds)
+        logger.info("converted %s to %s first, because %s (%.1f s)", reference.name, dtype, why, conversion.seconds)
     return conversion
+
+
+def _peer_recipe(backend: str, recipe: Recipe | str | Path | None, options: Mapping[str, Any]) -> PeerRecipe:
+    given = {key: value for key, value in options.items() if value is not None}
+    foreign = [key for key in given if key not in {field.name for field in fields(PeerRecipe)}]
+    foreign += [] if recipe is None else ["recipe"]
+    if foreign:
+        raise InputError(f"--{foreign[0].replace('_', '-')} is for --backend {NATIVE} and --backend is {backend}")
+    return PeerRecipe(backend=get_backend(backend).name, **given)
 
 
 def _recipe(recipe: Recipe | str | Path | None, options: dict[str, Any]) -> Recipe:

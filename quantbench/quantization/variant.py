@@ -20,7 +20,10 @@ from quantbench.numerics import get_format
 from quantbench.references import Reference, source_models
 from quantbench.support import sha256_file
 
-__all__ = ["Variant", "load_variant", "open_variant", "variant_folder"]
+__all__ = ["NATIVE", "Variant", "load_variant", "open_variant", "split_dtype", "variant_folder"]
+
+NATIVE = "native"
+"""The backend that is this project's own."""
 
 MANIFEST = "variant.json"
 PLAN = "plan.json"
@@ -49,8 +52,19 @@ class Variant:
 
 
 def variant_folder(out: Path, reference: str, dtype: str) -> Path:
-    """Where the variant of a reference stands under `--out`."""
-    return out / reference / get_format(dtype).name
+    """Where the variant of a reference stands under `--out`: in `int8`, or `int8@nncf` by another backend."""
+    name, backend = split_dtype(dtype)
+    return out / reference / (name if backend == NATIVE else f"{name}@{backend}")
+
+
+def split_dtype(dtype: str) -> tuple[str, str]:
+    """(canonical name of the format, backend) of what names a variant: `int8`, or `int8@nncf` by another backend.
+
+    Raises:
+        InputError: there is no such format.
+    """
+    name, _, backend = dtype.partition("@")
+    return get_format(name).name, backend or NATIVE
 
 
 def load_variant(out: Path, reference: Reference, dtype: str) -> Variant:
@@ -65,12 +79,17 @@ def load_variant(out: Path, reference: Reference, dtype: str) -> Variant:
     if manifest is None:
         raise MissingError(
             f"no {dtype} variant of {reference.name} in {out}; "
-            f"make it with: quantbench convert {reference.name} --dtype {dtype} --out {out}"
+            f"make it with: quantbench convert {reference.command_name} {_options(dtype)} --out {out}"
         )
     damaged = damaged_file(folder, manifest)
     if damaged is not None:
         raise InputError(f"{damaged} is missing or was changed since it was written; convert again with --force")
     return Variant(folder, reference.name, manifest["dtype"], manifest, sha256_file(folder / MANIFEST))
+
+
+def _options(dtype: str) -> str:
+    name, backend = split_dtype(dtype)
+    return f"--dtype {name}" + ("" if backend == NATIVE else f" --backend {backend}")
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -101,7 +120,7 @@ def open_variant(reference: Reference, dtype: str, out: Path, threads: int | Non
     Raises:
         MissingError, InputError: as `load_variant`.
     """
-    if get_format(dtype).name == "fp32":
+    if split_dtype(dtype) == ("fp32", NATIVE):
         models = source_models(reference)
         return SessionExecutor({name: model.SerializeToString() for name, model in models.items()}, threads)
     return open_graphs(load_variant(out, reference, dtype).graphs, threads)
