@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from quantbench.numerics.formats import Format, all_formats, contains, format_names, get_format, storage_dtype
 
 if TYPE_CHECKING:
+    from quantbench.numerics.accumulation import running_sum
     from quantbench.numerics.codes import decode, encode
     from quantbench.numerics.packing import onnx_type, pack, unpack
     from quantbench.numerics.rounding import round_inplace, round_to, rounder
@@ -28,6 +29,7 @@ __all__ = [
     "round_inplace",
     "round_to",
     "rounder",
+    "running_sum",
     "storage_dtype",
     "unpack",
 ]
@@ -40,6 +42,7 @@ _LATE = {
     "round_inplace": "rounding",
     "round_to": "rounding",
     "rounder": "rounding",
+    "running_sum": "accumulation",
     "unpack": "packing",
 }
 

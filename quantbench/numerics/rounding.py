@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +13,13 @@ from quantbench.errors import InputError
 from quantbench.numerics.blocks import block_rule, largest_number, largest_of_block_rows, round_block_rows
 from quantbench.numerics.formats import Format, get_format
 from quantbench.numerics.kernel import Rounding, check_rounding, parameters, round_run, round_run_stochastic
+from quantbench.numerics.threads import PARALLEL_FROM, share
 
 __all__ = ["Rounding", "round_inplace", "round_to", "rounder"]
 
 Values = NDArray[np.float32]
 Stream = tuple[np.uint32, np.uint32, np.uint32]
 
-PARALLEL_FROM = 1 << 19
-"""Values from which a second thread pays for its start (some 50 microseconds)."""
 CHUNK = 1 << 16
 """Threads share the work in multiples of about this many values."""
 _FLOAT32 = np.dtype(np.float32)
@@ -148,7 +144,7 @@ def rounder(
         elif patterns.size < PARALLEL_FROM:
             round_run(patterns, row)
         else:
-            _share(patterns.size, CHUNK, threads, lambda first, last: round_run(patterns[first:last], row))
+            share(patterns.size, CHUNK, threads, lambda first, last: round_run(patterns[first:last], row))
 
     return visit
 
@@ -162,7 +158,7 @@ def _stochastic(
         for start, stop, stream in _streams(first, last, keys, CHUNK):
             round_run_stochastic(patterns[start:stop], row, *stream)
 
-    _share(patterns.size, CHUNK, threads, piece)
+    share(patterns.size, CHUNK, threads, piece)
 
 
 def _round_blocks(
@@ -190,7 +186,7 @@ def _round_blocks(
 
     tensor_scale = 0.0
     if entry.tensor_scale:
-        _share(flat.size, chunk, threads, find)
+        share(flat.size, chunk, threads, find)
         assert entry.scale is not None
         # where there is nothing but zeros, any scale does
         tensor_scale = float(largest_number(largest) / np.float32(rule.element_max * entry.scale.max)) or 1.0
@@ -202,7 +198,7 @@ def _round_blocks(
             found = largest[start // width * blocks : math.ceil(stop / width) * blocks]
             round_block_rows(flat[start:stop], min(width, stop - start), *common, found, stream)
 
-    _share(flat.size, chunk, threads, piece)
+    share(flat.size, chunk, threads, piece)
     if not np.may_share_memory(moved, values):
         np.copyto(np.moveaxis(values, axis, -1), moved)
 
@@ -226,31 +222,3 @@ def _streams(first: int, last: int, keys: tuple[int, int], chunk: int) -> Iterat
         other = (keys[1] + turn * 0x9E3779B9) & 0xFFFFFFFF
         yield first, stop, (np.uint32(number), np.uint32(keys[0]), np.uint32(other))
         first = stop
-
-
-def _share(size: int, chunk: int, threads: int | None, work: Callable[[int, int], Any]) -> None:
-    """Call work(first, last) over 0..size, one run of whole chunks a thread; the caller's thread takes the first."""
-    if threads is None:
-        threads = _cores() if size >= PARALLEL_FROM else 1
-    workers = max(1, min(threads, math.ceil(size / chunk)))
-    if workers == 1:
-        work(0, size)
-        return
-    step = math.ceil(math.ceil(size / chunk) / workers) * chunk
-    starts = range(0, size, step)
-    pool = _pool(os.getpid(), workers - 1)
-    others = [pool.submit(work, start, min(start + step, size)) for start in starts[1:]]
-    work(0, min(step, size))
-    for other in others:
-        other.result()
-
-
-def _cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@lru_cache(maxsize=8)
-def _pool(process: int, workers: int) -> ThreadPoolExecutor:
-    """Threads that wait for work. The process is part of the key because a fork does not take threads along."""
-    return ThreadPoolExecutor(workers, thread_name_prefix="round")
