@@ -21,8 +21,8 @@ _FOLLOWING = {"Add", "AveragePool", "Concat", "GlobalAveragePool", "Mul"}
 """Have an integer kernel that pays when the tensors around it carry codes anyway."""
 _MOVING = {"Flatten", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 """Work on codes as they are; input and output share scale and zero point."""
-_ACTIVATIONS = {"Clip", "Relu"}
-"""Vanish into the range of the tensor behind them."""
+_ACTIVATIONS = {"Clip", "Min", "Relu"}
+"""Vanish into the range of the tensor behind them; what a Min bounds per channel into a Min of its codes."""
 
 
 @dataclass(frozen=True)
@@ -170,14 +170,15 @@ def _is_float(value: ir.Value) -> bool:
 
 
 def _after_activation(value: ir.Value, nodes: set[str | None]) -> ir.Value:
-    """`value`, or what Relu or Clip makes of it when nothing else reads it; the activation then counts as integer."""
+    """`value`, or what the activations behind it make of it, each its only reader; they then count as integer."""
     user = only_user(value)
-    if user is None or user.domain != "" or user.op_type not in _ACTIVATIONS or user.inputs[0] is not value:
-        return value
-    if any(bound is not None and constant(bound) is None for bound in user.inputs[1:]):
-        return value
-    nodes.add(user.name)
-    return user.outputs[0]
+    while user is not None and user.domain == "" and user.op_type in _ACTIVATIONS and user.inputs[0] is value:
+        if any(bound is not None and constant(bound) is None for bound in user.inputs[1:]):
+            break
+        nodes.add(user.name)
+        value = user.outputs[0]
+        user = only_user(value)
+    return value
 
 
 def _all_carried(node: ir.Node, carried: set[ir.Value]) -> bool:

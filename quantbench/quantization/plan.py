@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
+
+from quantbench.quantization.transforms import Equalized
 
 __all__ = ["GraphPlan", "Plan", "TensorPlan"]
 
@@ -22,6 +24,8 @@ class TensorPlan:
         axis: the axis that scales run along; None per tensor.
         block_size: elements of the axis under one scale; 0 without blocks.
         range: (low, high) that calibration chose, for activations.
+        amplitude: how the magnitude under the largest code is chosen, for weights: "max" is that of the largest weight,
+            "mse" the one with the least squared error.
     """
 
     role: str
@@ -31,6 +35,7 @@ class TensorPlan:
     axis: int | None = None
     block_size: int = 0
     range: tuple[float, float] | None = None
+    amplitude: str = "max"
 
     def document(self) -> dict[str, Any]:
         fields = {
@@ -41,6 +46,7 @@ class TensorPlan:
             "axis": self.axis,
             "block_size": self.block_size or None,
             "range": None if self.range is None else list(self.range),
+            "amplitude": None if self.amplitude == "max" else self.amplitude,
         }
         return {key: value for key, value in fields.items() if value is not None}
 
@@ -51,11 +57,13 @@ class GraphPlan:
     tensors: plan by tensor name; a tensor that is not named stays in FP32.
     integer_nodes: names of the nodes that compute in integers.
     kept_in_float: names of the nodes that could, but do not, because calibration showed that it costs too much.
+    equalized: the channels that were scaled against each other before anything was rounded.
     """
 
     tensors: dict[str, TensorPlan]
     integer_nodes: tuple[str, ...] = ()
     kept_in_float: tuple[str, ...] = ()
+    equalized: tuple[Equalized, ...] = ()
 
     def of_role(self, role: str) -> dict[str, TensorPlan]:
         return {name: tensor for name, tensor in self.tensors.items() if tensor.role == role}
@@ -79,6 +87,9 @@ class Plan:
             lines.append(f"    {json.dumps(name)}: {{")
             lines.append(f'      "integer_nodes": {json.dumps(graph.integer_nodes)},')
             lines.append(f'      "kept_in_float": {json.dumps(graph.kept_in_float)},')
+            if graph.equalized:
+                scaled = [f"        {json.dumps(asdict(each))}" for each in graph.equalized]
+                lines += ['      "equalized": [', ",\n".join(scaled), "      ],"]
             lines.append('      "tensors": {')
             rows = [f"        {json.dumps(key)}: {json.dumps(row.document())}" for key, row in graph.tensors.items()]
             lines.append(",\n".join(rows))

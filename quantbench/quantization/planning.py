@@ -87,12 +87,15 @@ def _weight_plan(model: ir.Model, name: str, use: WeightUse | None, recipe: Reci
     shape = model.graph.initializers[name].const_value.shape.numpy()  # type: ignore[union-attr]
     smallest, largest = integer_range(weights.name)
     middle = (smallest + largest + 1) // 2
-    rule = f"max|w|/{largest - middle}"
+    amplitude = recipe.weight_amplitude
+    rule = f"{'max|w|' if amplitude == 'max' else 'amplitude of least squared error'}/{largest - middle}"
     if recipe.block_size and use.reduction_axis is not None and shape[use.reduction_axis] > 1:
-        return TensorPlan("weight", weights.name, rule, middle, use.reduction_axis, recipe.block_size)
+        return TensorPlan(
+            "weight", weights.name, rule, middle, use.reduction_axis, recipe.block_size, amplitude=amplitude
+        )
     if recipe.granularity == "tensor":
-        return TensorPlan("weight", weights.name, rule, middle)
-    return TensorPlan("weight", weights.name, rule, middle, use.channel_axis)
+        return TensorPlan("weight", weights.name, rule, middle, amplitude=amplitude)
+    return TensorPlan("weight", weights.name, rule, middle, use.channel_axis, amplitude=amplitude)
 
 
 def _activation_plans(

@@ -24,6 +24,7 @@ else:
 __all__ = ["LayerRule", "Recipe", "load_recipe"]
 
 _STRICT = ConfigDict(extra="forbid")
+_WEIGHT_RANGES = ("max", "mse")
 _RECIPES = Path(__file__).parent / "recipes"
 
 
@@ -46,6 +47,10 @@ class Recipe:
         granularity: tensor, channel, or block:N along the reduction axis (weights).
         calibrator: how ranges of integer activations are chosen.
         calibration_samples: how many of the reference's calibration samples to use; None takes them all.
+        equalization: scale channels against each other so that one range suits all of a tensor's; None does where
+            weights have a scale per tensor, which gains by it, and not where channels have scales of their own.
+        weight_range: what the largest code of a weight stands for: the largest weight ("max"), or less where it lowers
+            the squared error ("mse"); None takes "mse" for a scale per tensor, else "max".
         bias_correction: shift biases so that rounding to integers moves no channel's mean.
         output_error: integer activations that move a graph's outputs on the calibration samples by more than this
             share of the outputs' variance are taken back, the most harmful nodes first; 0 takes none back, None
@@ -63,6 +68,8 @@ class Recipe:
     granularity: str = "channel"
     calibrator: str = "mse"
     calibration_samples: int | None = None
+    equalization: bool | None = None
+    weight_range: str | None = None
     bias_correction: bool = True
     output_error: float | None = None
     target_ratio: float | None = None
@@ -75,6 +82,8 @@ class Recipe:
             get_format(name)
         get_calibrator(self.calibrator)
         _ = self.block_size
+        if self.weight_range not in (None, *_WEIGHT_RANGES):
+            raise InputError(f"unknown weight_range {self.weight_range!r}; use {' or '.join(_WEIGHT_RANGES)}")
         if self.target_ratio is not None and not 0 < self.target_ratio <= 1:
             raise InputError(f"the target ratio must be above 0 and at most 1, not {self.target_ratio}")
         if not 0 <= self.narrow_share <= 1:
@@ -102,6 +111,16 @@ class Recipe:
         """Whether any layer's weights or activations become integers."""
         names = (self.weight_format, self.activation_format, *_formats_of(self.layers))
         return any(get_format(name).kind == "int" for name in names)
+
+    @property
+    def equalizes(self) -> bool:
+        """Whether channels are scaled against each other."""
+        return self.has_integers and (self.granularity == "tensor" if self.equalization is None else self.equalization)
+
+    @property
+    def weight_amplitude(self) -> str:
+        """What the largest code of an integer weight stands for: "max" or "mse"."""
+        return self.weight_range or ("mse" if self.granularity == "tensor" else "max")
 
     @property
     def block_size(self) -> int:

@@ -9,12 +9,14 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from quantbench.graphs.code_bounds import bound_codes
 from quantbench.graphs.qdq import LARGEST_MULTIPLE, Affine, QuantizedTensor, write_activations, write_weights
 from quantbench.graphs.rounding_functions import write_rounded
 from quantbench.numerics import get_format
 from quantbench.quantization.affine import integer_range, quantize, symmetric_affine
 from quantbench.quantization.placement import WeightUse, weight_uses
 from quantbench.quantization.plan import GraphPlan, TensorPlan
+from quantbench.quantization.transforms import smallest_error_amplitude
 
 __all__ = ["activation_affines", "round_weights", "write_graph"]
 
@@ -64,6 +66,7 @@ def write_graph(
         if bias is not None and bias in plan.tensors and plan.tensors[bias].role == "bias":
             codes[bias] = _round_bias(_array(written, bias), tensor.affine, activations[uses[name].source])
     write_activations(written, activations, plan.integer_nodes)
+    bound_codes(written)
     write_weights(written, codes)
     floats = {name: get_format(tensor.format) for name, tensor in plan.tensors.items() if not is_integer(tensor)}
     return write_rounded(written, floats) if floats else written
@@ -116,7 +119,10 @@ def _round_bias(bias: Array, weight: Affine, source: Affine) -> QuantizedTensor:
 
 
 def _amplitude(weight: Array, tensor: TensorPlan) -> Array:
-    """max|w| in the shape of the scales."""
+    """What the largest code stands for, in the shape of the scales."""
+    if tensor.amplitude == "mse":
+        smallest, largest = integer_range(tensor.format)
+        return smallest_error_amplitude(weight, (largest - smallest) // 2, tensor.axis, tensor.block_size)
     magnitude = np.abs(weight)
     if tensor.axis is None:
         return np.asarray(magnitude.max(initial=0.0))
