@@ -60,11 +60,11 @@ class Network:
         self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
         return Tensor(name, sample)
 
-    def constant(self, name: str, values: Array) -> Tensor:
+    def constant(self, name: str, values: Array | np.generic) -> Tensor:
         """An initializer."""
         assert name not in self._initializers, name
-        self._initializers[name] = values
-        return Tensor(name, values)
+        self._initializers[name] = np.asarray(values)
+        return Tensor(name, self._initializers[name])
 
     def add(self, op_type: str, inputs: Sequence[Tensor], name: str, **attributes: Any) -> Tensor:
         """One node with one output called `name`."""
@@ -158,9 +158,7 @@ class Network:
         inputs = list(self._inputs)
         if _IR_VERSIONS[self.opset] < 4:  # IR version 3 lists initializers among the inputs
             inputs += [
-                helper.make_tensor_value_info(
-                    name, helper.np_dtype_to_tensor_dtype(np.asarray(array).dtype), array.shape
-                )
+                helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
                 for name, array in self._initializers.items()
             ]
         graph = helper.make_graph(
@@ -168,7 +166,7 @@ class Network:
             "tf2onnx",
             inputs,
             [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in outputs.items()],
-            [numpy_helper.from_array(np.asarray(array), name) for name, array in self._initializers.items()],
+            [numpy_helper.from_array(array, name) for name, array in self._initializers.items()],
         )
         return helper.make_model(
             graph,
@@ -183,7 +181,7 @@ def _he_weights(rng: np.random.Generator, shape: Sequence[int]) -> Array:
     return weights
 
 
-def _conv_attributes(x: Array, kernel: int, stride: int, pads: Sequence[int] | None) -> dict[str, list[int]]:
+def _conv_attributes(x: Array, kernel: int, stride: int, pads: Sequence[int] | None) -> dict[str, Any]:
     if pads is None:
         size = x.shape[2]
         total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
@@ -193,7 +191,7 @@ def _conv_attributes(x: Array, kernel: int, stride: int, pads: Sequence[int] | N
 
 def _run(node: onnx.NodeProto, feeds: Sequence[Array], opset: int) -> list[Array]:
     """The outputs of one node."""
-    arrays = {name: np.asarray(array) for name, array in zip(node.input, feeds, strict=True)}
+    arrays = dict(zip(node.input, feeds, strict=True))
     graph = helper.make_graph(
         [node],
         "node",

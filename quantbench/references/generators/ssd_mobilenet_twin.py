@@ -91,7 +91,7 @@ def anchors(grids: tuple[int, ...]) -> Array:
     scales = [*np.linspace(_MIN_SCALE, _MAX_SCALE, len(grids)), 1.0]
     boxes = []
     for number, grid in enumerate(grids):
-        shapes = _FIRST_GRID
+        shapes: tuple[tuple[float, float], ...] = _FIRST_GRID
         if number:
             between = (float(np.sqrt(scales[number] * scales[number + 1])), 1.0)
             shapes = (*((float(scales[number]), aspect) for aspect in _ASPECTS), between)
