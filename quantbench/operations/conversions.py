@@ -106,7 +106,6 @@ def convert_all(
     if backend != NATIVE:
         peer_recipes = [_peer_recipe(backend, recipe, options | dtype) for dtype in asked]
         for reference in chosen(names):
-            check_granularity(reference, granularity)
             for peer_recipe in peer_recipes:
                 yield convert_with(reference, peer_recipe, out=Path(out), force=force)
         return

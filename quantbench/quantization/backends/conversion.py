@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from quantbench.quantization.manifest import (
     up_to_date_manifest,
     write_variant,
 )
+from quantbench.quantization.rules import check_granularity
 from quantbench.quantization.variant import variant_folder
 from quantbench.references import Reference, source_models
 from quantbench.support import to_json
@@ -52,6 +54,8 @@ def convert_with(
     """
     started = time.perf_counter()
     backend = get_backend(recipe.backend)
+    check_granularity(reference, recipe.granularity)
+    recipe = replace(recipe, granularity=recipe.granularity or reference.rules.granularity)
     settings = backend.settings(recipe)
     backend.require()
     dataset = open_dataset(reference)

@@ -20,9 +20,10 @@ _PER_CHANNEL = {None: True, "channel": True, "tensor": False}
 
 
 def _settings(recipe: PeerRecipe) -> dict[str, Any]:
+    preset = recipe.choose("weights", recipe.weight_format, _PRESET)
     recipe.choose("activations", recipe.activation_format, _PRESET)
     return {
-        "preset": recipe.choose("weights", recipe.weight_format, _PRESET),
+        "preset": preset,
         "per_channel": recipe.choose("granularity", recipe.granularity, _PER_CHANNEL),
         "activations_range_estimator": recipe.choose("calibrator", recipe.calibrator, _CALIBRATORS),
         "fast_bias_correction": True,
