@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +30,18 @@ from quantbench.quantization.manifest import (
 from quantbench.quantization.plan import Plan
 from quantbench.quantization.planning import check_rules, integer_placement
 from quantbench.quantization.recipe import Recipe
-from quantbench.quantization.variant import variant_folder
+from quantbench.quantization.rules import within_rules
+from quantbench.quantization.transforms import Equalized, equalize
+from quantbench.quantization.variant import NATIVE, variant_folder
 from quantbench.quantization.writing import write_graph
 from quantbench.references import Reference
-from quantbench.tasks import make_task
+from quantbench.tasks import Task, make_task
 
-__all__ = ["NATIVE", "convert"]
+__all__ = ["convert"]
 
 Array = NDArray[Any]
 _FEED_SAMPLES = 32
 """Samples whose tensors are held in memory while biases are corrected and the outputs' error is measured."""
-
-NATIVE = "native"
-"""The backend that is this project's own."""
 
 
 def convert(reference: Reference, recipe: Recipe, *, out: Path = Path("variants"), force: bool = False) -> Conversion:
@@ -55,6 +55,7 @@ def convert(reference: Reference, recipe: Recipe, *, out: Path = Path("variants"
         InputError: the model, the data, the recipe or the output folder cannot be used.
     """
     started = time.perf_counter()
+    recipe = within_rules(reference, recipe)
     dataset = open_dataset(reference)
     count = _calibration_count(recipe, dataset)
     folder = variant_folder(out, reference.name, recipe.dtype)
@@ -66,6 +67,7 @@ def convert(reference: Reference, recipe: Recipe, *, out: Path = Path("variants"
     check_rules(models, recipe)
     task = make_task(reference, dataset)
     calibrating = time.perf_counter()
+    equalized = _equalize(models, recipe, task, dataset, count)
     tensors = {name: integer_placement(model, recipe).tensors for name, model in models.items()}
     observations: Observations = {}
     if any(tensors.values()):
@@ -83,7 +85,7 @@ def convert(reference: Reference, recipe: Recipe, *, out: Path = Path("variants"
         reference.name,
         recipe.document(),
         _transforms(recipe),
-        {name: decision.plan for name, decision in decisions.items()},
+        {name: replace(decision.plan, equalized=equalized.get(name, ())) for name, decision in decisions.items()},
     )
     written = {
         name: write_graph(models[name], decision.plan, decision.weights, decision.shifts)
@@ -94,8 +96,20 @@ def convert(reference: Reference, recipe: Recipe, *, out: Path = Path("variants"
     return account(folder, manifest, time.perf_counter() - started, calibration_seconds, kept=False)
 
 
+def _equalize(
+    models: Mapping[str, ir.Model], recipe: Recipe, task: Task, dataset: Dataset, count: int
+) -> dict[str, tuple[Equalized, ...]]:
+    """Equalize every graph in place, if the recipe asks for it; says what was scaled, by graph."""
+    if not recipe.equalizes:
+        return {}
+    feeds = record_feeds(models, task, dataset.calibration, min(count, _FEED_SAMPLES))
+    return {name: equalize(model, feeds[name]) for name, model in models.items()}
+
+
 def _transforms(recipe: Recipe) -> tuple[str, ...]:
     names = [*dict.fromkeys(rewrite.__name__ for rewrite in PREPARE)]
+    if recipe.equalizes:
+        names.append("equalization")
     if recipe.has_integers and recipe.bias_correction:
         names.append("bias_correction")
     return tuple(names)
