@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -37,14 +38,16 @@ COLUMNS: list[Column] = [
 @click.option(
     "--calibrator",
     type=click.Choice(["minmax", "percentile", "entropy", "mse"]),
-    help="How observations become ranges. Default: minmax.",
+    help="How observations become ranges. Default: mse.",
 )
 @click.option("--calibration-samples", type=click.IntRange(min=1), help="Default: what the reference says.")
 @click.option(
     "--recipe",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A recipe file (TOML); options given beside it win.",
+    metavar="[auto|FILE]",
+    help="A recipe file (TOML), or auto: the smallest mix of 4 and 8 bits expected to hold the target. "
+    "Options given beside it win.",
 )
+@click.option("--target-ratio", type=float, help="The share of FP32's quality to hold. Default: the reference's rule.")
 @click.option(
     "--backend",
     type=click.Choice(["native", "onnxruntime", "nncf", "neural-compressor"]),
@@ -58,19 +61,7 @@ COLUMNS: list[Column] = [
 @json_option
 @debug_option
 def convert(
-    references: tuple[str, ...],
-    dtypes: tuple[str, ...],
-    weights: str | None,
-    activations: str | None,
-    granularity: str | None,
-    calibrator: str | None,
-    calibration_samples: int | None,
-    recipe: Path | None,
-    backend: str,
-    seed: int | None,
-    out: Path,
-    force: bool,
-    as_json: bool,
+    references: tuple[str, ...], dtypes: tuple[str, ...], out: Path, force: bool, as_json: bool, **options: Any
 ) -> None:
     """Make reduced-precision variants.
 
@@ -78,18 +69,5 @@ def convert(
     """
     from quantbench.operations import conversions
 
-    results = conversions.convert_all(
-        references,
-        dtypes,
-        recipe=recipe,
-        weights=weights,
-        activations=activations,
-        granularity=granularity,
-        calibrator=calibrator,
-        calibration_samples=calibration_samples,
-        seed=seed,
-        backend=backend,
-        out=out,
-        force=force,
-    )
+    results = conversions.convert_all(references, dtypes, out=out, force=force, **options)
     emit(results, document=lambda conversion: conversion.document(), columns=COLUMNS, as_json=as_json)

@@ -33,46 +33,29 @@ def convert(
     dtype: str | None = None,
     *,
     recipe: Recipe | str | Path | None = None,
-    weights: str | None = None,
-    activations: str | None = None,
-    granularity: str | None = None,
-    calibrator: str | None = None,
-    calibration_samples: int | None = None,
-    seed: int | None = None,
     backend: str = NATIVE,
     out: str | Path = "variants",
     force: bool = False,
+    **options: Any,
 ) -> Conversion:
     """Make one variant, or keep the one that is there and up to date.
 
     Args:
         dtype: the variant's number format; may be left out where the recipe names one.
-        recipe: a recipe or the path of a recipe file. The options below win over it.
-        weights, activations: formats, where they differ from `dtype`.
-        granularity: "tensor", "channel" or "block:N".
+        recipe: a recipe, the name of a built-in one ("auto"), or the path of a recipe file.
         backend: what quantizes: "native", or another project's quantizer ("onnxruntime", "nncf",
             "neural-compressor"), whose own defaults hold where no option is given.
         out: the folder of all variants; this one goes to `out/reference/dtype`, or `dtype@backend` by another backend.
         force: rebuild even what is up to date.
+        options: attributes of `Recipe` (of `PeerRecipe` with another backend), such as `granularity="tensor"`. They
+            win over the recipe; None leaves them to it.
 
     Raises:
         InputError: the reference, the model, the data, an option or the output folder cannot be used.
         MissingError: the model, the calibration data or the backend is not there.
     """
-    (conversion,) = convert_all(
-        [reference],
-        [] if dtype is None else [dtype],
-        recipe=recipe,
-        weights=weights,
-        activations=activations,
-        granularity=granularity,
-        calibrator=calibrator,
-        calibration_samples=calibration_samples,
-        seed=seed,
-        backend=backend,
-        out=out,
-        force=force,
-    )
+    dtypes = [] if dtype is None else [dtype]
+    (conversion,) = convert_all([reference], dtypes, recipe=recipe, backend=backend, out=out, force=force, **options)
     return conversion
 
 
@@ -81,39 +64,27 @@ def convert_all(
     dtypes: Sequence[str],
     *,
     recipe: Recipe | str | Path | None = None,
-    weights: str | None = None,
-    activations: str | None = None,
-    granularity: str | None = None,
-    calibrator: str | None = None,
-    calibration_samples: int | None = None,
-    seed: int | None = None,
     backend: str = NATIVE,
     out: str | Path = "variants",
     force: bool = False,
+    **options: Any,
 ) -> Iterator[Conversion]:
     """`convert` for each reference and dtype."""
-    options = {
-        "weights": weights,
-        "activations": activations,
-        "granularity": granularity,
-        "calibrator": calibrator,
-        "calibration_samples": calibration_samples,
-        "seed": seed,
-    }
     if not dtypes and recipe is None:
         raise InputError("--dtype or --recipe is needed: it says which format to convert to")
-    asked = [{"dtype": dtype} for dtype in dtypes] or [{}]
+    given = {key: value for key, value in options.items() if value is not None}
+    asked = [given | {"dtype": dtype} for dtype in dtypes] or [given]
     if backend != NATIVE:
-        peer_recipes = [_peer_recipe(backend, recipe, options | dtype) for dtype in asked]
+        peer_recipes = [_peer_recipe(backend, recipe, each) for each in asked]
         for reference in chosen(names):
             for peer_recipe in peer_recipes:
                 yield convert_with(reference, peer_recipe, out=Path(out), force=force)
         return
-    recipes = [_recipe(recipe, options | dtype) for dtype in asked]
+    recipes = [_recipe(recipe, each) for each in asked]
     for reference in chosen(names):
-        check_granularity(reference, granularity)
-        for each in recipes:
-            yield quantization.convert(reference, each, out=Path(out), force=force)
+        check_granularity(reference, given.get("granularity"))
+        for own in recipes:
+            yield quantization.convert(reference, own, out=Path(out), force=force)
 
 
 def up_to_date_variant(reference: Reference, dtype: str, out: Path) -> Conversion:
@@ -139,19 +110,17 @@ def up_to_date_variant(reference: Reference, dtype: str, out: Path) -> Conversio
 
 
 def _peer_recipe(backend: str, recipe: Recipe | str | Path | None, options: Mapping[str, Any]) -> PeerRecipe:
-    given = {key: value for key, value in options.items() if value is not None}
-    foreign = [key for key in given if key not in {field.name for field in fields(PeerRecipe)}]
+    foreign = [key for key in options if key not in {field.name for field in fields(PeerRecipe)}]
     foreign += [] if recipe is None else ["recipe"]
     if foreign:
         raise InputError(f"--{foreign[0].replace('_', '-')} is for --backend {NATIVE} and --backend is {backend}")
-    return PeerRecipe(backend=get_backend(backend).name, **given)
+    return PeerRecipe(backend=get_backend(backend).name, **options)
 
 
-def _recipe(recipe: Recipe | str | Path | None, options: dict[str, Any]) -> Recipe:
-    given = {key: value for key, value in options.items() if value is not None}
+def _recipe(recipe: Recipe | str | Path | None, options: Mapping[str, Any]) -> Recipe:
     if isinstance(recipe, str | Path):
-        return load_recipe(Path(recipe), **given)
-    document = given if recipe is None else recipe.document() | given
+        return load_recipe(recipe, **options)
+    document = {**options} if recipe is None else {**recipe.document(), **options}
     try:
         return TypeAdapter(Recipe).validate_python(document)
     except ValidationError as error:
