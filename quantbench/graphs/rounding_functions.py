@@ -1,27 +1,25 @@
 """Emulation that travels with the model: roundings written into the graph as Casts or as functions of operators.
 
-The written graph computes what `rounding_points` defines in any ONNX runtime, without this package. A format that ONNX
-has as a tensor type is rounded by a pair of Casts. Any other is rounded by a local function, one a format, named by
-the format, in the domain `quantbench.rounding`.
+The written graph computes what `rounding_points` and `block_operands` define in any ONNX runtime, without this package.
+A format that ONNX has as a tensor type is rounded by a pair of Casts. Any other is rounded by a local function, one a
+format, named by the format, in the domain `quantbench.rounding`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
 
 from quantbench.errors import InputError
+from quantbench.graphs.block_operands import Blocks, Operand, block_rounder, summed_axes
 from quantbench.graphs.edit import add_initializer
+from quantbench.graphs.function_bodies import DOMAIN, rounding_function
 from quantbench.graphs.rounding_points import carries_sizes, float_weights, steers
 from quantbench.numerics import Format, get_format, round_to, storage_dtype
 
 __all__ = ["CAST_TYPES", "DOMAIN", "rounding_function", "strip_rounding", "write_rounded"]
-
-DOMAIN = "quantbench.rounding"
-"""Domain of the rounding functions, and the key under which the Casts that round name their format."""
 
 CAST_TYPES = {
     "fp16": ir.DataType.FLOAT16,
@@ -33,24 +31,31 @@ Tested over every binade, its midpoints and the overflow threshold. FP8 is not a
 1.32 casts 494.65 to 448 in E4M3FN (nearest above the largest value is NaN) and 62947 to NaN in E5M2 (it is infinity).
 """
 
-_OPSET = 21
+Found = dict[str, Format | Blocks]
+"""What is rounded between the operations of a graph, by tensor."""
 
 
-def write_rounded(model: ir.Model, formats: Mapping[str, Format]) -> ir.Model:
-    """A copy of the graph that computes with the tensors of `formats` rounded.
+def write_rounded(
+    model: ir.Model, formats: Mapping[str, Format], operands: Mapping[Operand, Format] | None = None
+) -> ir.Model:
+    """A copy of the graph that computes with the tensors of `formats` rounded, and reads `operands` in blocks.
 
     Weights are rounded here, once, and stored in the narrowest ONNX type that holds the format, behind a Cast to
     float32. Every other tensor is rounded where it comes about. The rounded value keeps the tensor's name (the one
     before it is `NAME/exact`), except at a graph input, whose rounded value is `NAME/rounded`.
     A bound of Clip that the format cannot hold bounds nothing there and stays as it is.
+    What is read in blocks is a tensor of its own, `NAME/FORMAT_AXIS`: a weight's exact values rounded, or what another
+    tensor holds, rounded once more. A weight that is read in no other way keeps its name.
 
     Args:
         model: a prepared graph in float32, opset 21 or later. It is left alone.
-        formats: format by tensor name; the names are those of `rounding_points` and `float_weights`. Tensors that are
-            not named stay in float32, as do those in format fp32.
+        formats: plain format by tensor name; the names are those of `rounding_points` and `float_weights`. Tensors
+            that are not named stay in float32, as do those in format fp32.
+        operands: block format by operand of a matrix operation.
 
     Raises:
-        InputError: a name is no tensor of the graph, or a format is not a float format.
+        InputError: a name is no tensor of the graph, a format is not a float format, or an operand is none that is
+            read in blocks.
     """
     model = model.clone()
     graph = model.graph
@@ -59,8 +64,10 @@ def write_rounded(model: ir.Model, formats: Mapping[str, Format]) -> ir.Model:
     weights = set(float_weights(model))
     sizes = carries_sizes(graph)
     used: dict[str, Format] = {}
+    blocks = _blocks_of(graph, operands or {})
+    whole = _block_weights(graph, blocks)
     for name, fmt in formats.items():
-        if fmt.name == "fp32":
+        if fmt.name == "fp32" or name in whole:
             continue
         if fmt.kind != "float" or not fmt.has_zero:
             raise InputError(f"tensor {name} cannot be rounded to {fmt.name} in the graph: it is not a float format")
@@ -72,6 +79,7 @@ def write_rounded(model: ir.Model, formats: Mapping[str, Format]) -> ir.Model:
                 used[fmt.name] = fmt
         else:
             raise InputError(f"tensor {name} is not in the graph, so it cannot be rounded to {fmt.name}")
+    used.update((rounding.format.name, rounding.format) for rounding in _insert_blocks(graph, blocks))
     for fmt in used.values():
         function = rounding_function(fmt)
         model.functions[function.identifier()] = function
@@ -80,28 +88,94 @@ def write_rounded(model: ir.Model, formats: Mapping[str, Format]) -> ir.Model:
     return model
 
 
-def strip_rounding(model: ir.Model) -> tuple[ir.Model, dict[str, Format]]:
-    """The float32 graph behind a written one, and the format of every tensor that was rounded in it.
+def strip_rounding(model: ir.Model) -> tuple[ir.Model, Found]:
+    """The float32 graph behind a written one, and the rounding of every tensor that was rounded in it.
 
     The roundings go and the stored weights become float32 initializers of the same (rounded) values, so that running
-    the graph and rounding the named tensors computes the same as running `model`. The argument is left alone.
+    the graph and rounding the named tensors computes the same as running `model`. An operand in blocks that is not
+    all that its tensor is for remains a copy of the tensor, made by Identity. The argument is left alone.
     """
     model = model.clone()
     graph = model.graph
-    formats: dict[str, Format] = {}
+    found: Found = {}
     for node in list(graph):
         named = node.op_type if node.domain == DOMAIN else node.metadata_props.get(DOMAIN)
         source = node.inputs[0] if node.inputs else None
         if named is None or source is None:
             continue
+        fmt = get_format(named)
         if source.is_initializer():
             _widen(graph, node, source)
+        elif fmt.kind == "block":
+            _remove_blocks(graph, node, source, fmt, found)
         elif node.domain == DOMAIN or _widens_to_float(node):
-            _remove(graph, node, formats, get_format(named))
+            _remove(graph, node, found, fmt)
     for key in [key for key in model.functions if key[0] == DOMAIN]:
         del model.functions[key]
     model.opset_imports.pop(DOMAIN, None)
-    return model, formats
+    return model, found
+
+
+def _blocks_of(graph: ir.Graph, operands: Mapping[Operand, Format]) -> dict[tuple[ir.Node, int], Blocks]:
+    """The operands that are read in blocks, in the order of the graph."""
+    blocks = {
+        (node, index): Blocks(axis, run, operands[node.name or "", index])
+        for node in graph
+        for index, (axis, run) in enumerate(summed_axes(node))
+        if (node.name or "", index) in operands
+    }
+    known = {(node.name or "", index) for node, index in blocks}
+    for name, index in operands:
+        if (name, index) not in known:
+            raise InputError(f"input {index} of node {name!r} is no operand that a matrix operation reads in blocks")
+    return blocks
+
+
+def _block_weights(graph: ir.Graph, blocks: dict[tuple[ir.Node, int], Blocks]) -> set[str]:
+    """Round the weights among the operands and take them out of `blocks`. Returns those that have no other use."""
+    readers: dict[tuple[ir.Value, Blocks], list[tuple[ir.Node, int]]] = {}
+    for (node, index), rounding in blocks.items():
+        value = node.inputs[index]
+        if value is not None and value.is_initializer() and not value.is_graph_input():
+            readers.setdefault((value, rounding), []).append((node, index))
+    whole: set[str] = set()
+    for (weight, rounding), uses in readers.items():
+        assert weight.const_value is not None
+        name = str(weight.name)
+        rounded = np.array(weight.const_value.numpy(), np.float32, order="C")
+        block_rounder(rounding, weight=True)(rounded)
+        if len(uses) == len(weight.uses()) and not weight.is_graph_output():
+            weight.const_value = ir.Tensor(rounded, name=name)
+            whole.add(name)
+        else:
+            copy = add_initializer(graph, f"{name}/{_label(rounding)}", rounded)
+            for node, index in uses:
+                node.replace_input_with(index, copy)
+        for use in uses:
+            del blocks[use]
+    return whole
+
+
+def _insert_blocks(graph: ir.Graph, blocks: Mapping[tuple[ir.Node, int], Blocks]) -> set[Blocks]:
+    """Put a rounding in front of each operand; those that read one tensor alike share it."""
+    made: dict[tuple[ir.Value, Blocks], ir.Value] = {}
+    for (node, index), rounding in blocks.items():
+        value = node.inputs[index]
+        assert value is not None
+        if (value, rounding) not in made:
+            name = f"{value.name}/{_label(rounding)}"
+            copy = ir.Value(name=name, shape=value.shape, type=value.type)
+            attributes = [ir.AttrInt64("axis", rounding.axis), ir.AttrInt64("run", rounding.run)]
+            call = ir.Node(DOMAIN, rounding.format.name, [value], attributes, outputs=[copy], name=f"{name}/round")
+            producer = value.producer()
+            graph.insert_before(graph[0], call) if producer is None else graph.insert_after(producer, call)
+            made[value, rounding] = copy
+        node.replace_input_with(index, made[value, rounding])
+    return set(blocks.values())
+
+
+def _label(rounding: Blocks) -> str:
+    return f"{rounding.format.name}_{rounding.axis}" + (f"_{rounding.run}" if rounding.run else "")
 
 
 def _round_weight(graph: ir.Graph, weight: ir.Value, fmt: Format, sizes: set[ir.Value]) -> None:
@@ -186,7 +260,28 @@ def _widens_to_float(cast: ir.Node) -> bool:
     return cast.attributes.get_int("to") == ir.DataType.FLOAT.value
 
 
-def _remove(graph: ir.Graph, node: ir.Node, formats: dict[str, Format], fmt: Format) -> None:
+def _remove_blocks(graph: ir.Graph, call: ir.Node, source: ir.Value, fmt: Format, found: Found) -> None:
+    """Take out the rounding of an operand: the tensor itself is rounded where nothing else reads it, else a copy."""
+    copy = call.outputs[0]
+    axis, run = call.attributes.get_int("axis", -1), call.attributes.get_int("run", 0)
+    assert axis is not None and run is not None
+    if len(source.uses()) == 1 and not source.is_graph_output():
+        held = found.get(str(source.name))
+        assert held is None or isinstance(held, Format)
+        copy.replace_all_uses_with(source, replace_graph_outputs=True)
+        graph.remove(call, safe=True)
+        found[str(source.name)] = Blocks(axis, run, fmt, held)
+    else:
+        name = str(copy.name)
+        copy.name = f"{name}/removed"
+        kept = ir.Value(name=name, shape=copy.shape, type=copy.type)
+        graph.insert_before(call, ir.Node("", "Identity", [source], outputs=[kept], name=f"{name}/copy"))
+        copy.replace_all_uses_with(kept, replace_graph_outputs=True)
+        graph.remove(call, safe=True)
+        found[name] = Blocks(axis, run, fmt)
+
+
+def _remove(graph: ir.Graph, node: ir.Node, found: Found, fmt: Format) -> None:
     """Take out the rounding that ends in `node`, and note what it rounded."""
     rounded = node.outputs[0]
     inner = None if node.domain == DOMAIN else node.inputs[0]
@@ -201,65 +296,4 @@ def _remove(graph: ir.Graph, node: ir.Node, formats: dict[str, Format], fmt: For
     if first is not node:
         graph.remove(first, safe=True)
     value.name = name
-    formats[name] = fmt
-
-
-def rounding_function(fmt: Format) -> ir.Function:
-    """The local function that rounds float32 values of any shape to `format`, exact for all of them.
-
-    |x|, held between the smallest normal value and the power of two of the largest, lies in a binade [p, 2p). With
-    u = 2^-24, q = fl((1/(2u) + 1)·|x|) gives p = q − fl((1 − u)·q) exactly (S. M. Rump, "Ultimately fast accurate
-    summation", SIAM J. Sci. Comput. 31, 2009, algorithm 3.5). The step of the format is then p·2^-m, and dividing
-    by it, rounding half to even and multiplying are exact, for it is a power of two. What lands above the largest
-    value becomes infinity, else NaN, else the largest value, whichever the format has.
-    """
-    top = 2.0 ** (math.frexp(fmt.max)[1] - 1)
-    body = _Body()
-    x = body.input
-    held = body.op("Clip", body.op("Abs", x), body.constant(fmt.min_normal), body.constant(top))
-    unscale = None
-    if top > 2.0**100:  # q would overflow: bring values from 1 up down by 2^-64, exactly
-        at_least_one = body.op("GreaterOrEqual", held, body.constant(1.0))
-        held = body.op("Mul", held, body.op("Where", at_least_one, body.constant(2.0**-64), body.constant(1.0)))
-        unscale = body.op("Where", at_least_one, body.constant(2.0**64), body.constant(1.0))
-    q = body.op("Mul", held, body.constant(2.0**23 + 1))
-    # the Abs changes nothing but keeps compilers from contracting Mul and Sub into one fused operation
-    power = body.op("Sub", q, body.op("Abs", body.op("Mul", q, body.constant(1 - 2.0**-24))))
-    if unscale is not None:
-        power = body.op("Mul", power, unscale)
-    step = body.op("Mul", power, body.constant(2.0**-fmt.mantissa_bits))
-    y = body.op("Mul", body.op("Round", body.op("Div", x, step)), step)
-    largest = body.constant(fmt.max)
-    if fmt.has_inf or fmt.has_nan:
-        over = body.op("Mul", y, body.constant(math.inf)) if fmt.has_inf else body.constant(math.nan)
-        y = body.op("Where", body.op("Greater", body.op("Abs", y), largest), over, y)
-    else:
-        y = body.op("Where", body.op("Greater", y, largest), largest, y)
-        least = body.constant(fmt.min)
-        y = body.op("Where", body.op("Less", y, least), least, y)
-    if not fmt.has_negative_zero:
-        zero = body.constant(0.0)
-        y = body.op("Where", body.op("Equal", y, zero), zero, y)
-    y.name = "y"
-    graph = ir.Graph([x], [y], nodes=body.nodes, opset_imports={"": _OPSET}, name=fmt.name)
-    return ir.Function(DOMAIN, fmt.name, graph=graph, attributes=[])
-
-
-class _Body:
-    """The nodes of a function while it is written."""
-
-    def __init__(self) -> None:
-        self.input = ir.Value(name="x")
-        self.nodes: list[ir.Node] = []
-
-    def op(self, op_type: str, *inputs: ir.Value) -> ir.Value:
-        return self._add(ir.Node("", op_type, inputs))
-
-    def constant(self, value: float) -> ir.Value:
-        tensor = ir.Tensor(np.array(value, dtype=np.float32))
-        return self._add(ir.Node("", "Constant", [], [ir.AttrTensor("value", tensor)]))
-
-    def _add(self, node: ir.Node) -> ir.Value:
-        node.outputs[0].name = f"v{len(self.nodes)}"
-        self.nodes.append(node)
-        return node.outputs[0]
+    found[name] = fmt

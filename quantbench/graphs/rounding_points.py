@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from quantbench.graphs.edit import only_user
 
-__all__ = ["carries_sizes", "float_weights", "rounding_points", "steers"]
+__all__ = ["carries_sizes", "float_weights", "operation_of", "rounding_points", "steers"]
 
 
 def rounding_points(model: ir.Model, exclude: Collection[str] = ()) -> list[str]:
@@ -51,6 +51,15 @@ def rounding_points(model: ir.Model, exclude: Collection[str] = ()) -> list[str]
         if value.name and _is_float(value) and value not in sizes
         if value.name not in exclude
     ]
+
+
+def operation_of(activation: ir.Node) -> ir.Node | None:
+    """The operation that a Relu or Clip belongs to, so that only what comes out of the activation is rounded; None for
+    any other node, and for one that bounds what something else reads, too."""
+    source = activation.inputs[0] if _bounds(activation) and activation.inputs else None
+    before = None if source is None else source.producer()
+    alone = before is not None and source is not None and only_user(source) is activation and len(source.uses()) == 1
+    return before if alone and before is not None and not _picks(before) else None
 
 
 def float_weights(model: ir.Model) -> list[str]:

@@ -21,6 +21,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from quantbench.errors import InputError
+from quantbench.graphs.block_operands import Blocks, block_rounder
 from quantbench.graphs.executor import TensorSpec, session_options
 from quantbench.graphs.small_stages import SMALL, SmallStage, small_stage
 from quantbench.graphs.stages import Cut, Layout, Stage, cut
@@ -48,11 +49,16 @@ class Tap:
     layout: Layout = "any"
 
 
-def rounding_taps(formats: Mapping[str, Format], threads: int | None = None) -> dict[str, Tap]:
-    """Taps that round each tensor to its format, to nearest even, on at most `threads` threads."""
+def rounding_taps(roundings: Mapping[str, Format | Blocks], threads: int | None = None) -> dict[str, Tap]:
+    """Taps that round each tensor to its format or in blocks, to nearest even, on at most `threads` threads."""
     from quantbench.numerics import rounder  # compiles: only where it is used
 
-    return {name: Tap(rounder(fmt, threads=threads)) for name, fmt in formats.items()}
+    return {
+        name: Tap(block_rounder(rounding, threads), "plain")
+        if isinstance(rounding, Blocks)
+        else Tap(rounder(rounding, threads=threads))
+        for name, rounding in roundings.items()
+    }
 
 
 class StagedExecutor:

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from quantbench.errors import InputError
-from quantbench.graphs.rounding_functions import strip_rounding, write_rounded
-from quantbench.graphs.rounding_points import float_weights, rounding_points
-from quantbench.graphs.staging import StagedExecutor, Tap, rounding_taps
+from quantbench.graphs.rounding_functions import strip_rounding
+from quantbench.graphs.staging import StagedExecutor, rounding_taps
 from quantbench.numerics import Format, get_format
+from quantbench.quantization.planning import plan_graph
+from quantbench.quantization.recipe import Recipe
+from quantbench.quantization.writing import write_graph
 
 __all__ = ["check_emulated", "open_emulated"]
 
@@ -28,32 +30,29 @@ def open_emulated(
 
     Args:
         models: prepared graphs by name; they are left alone.
-        format: a float format.
+        format: a float or block format.
         threads: as of `StagedExecutor`.
 
     Raises:
         InputError: the format cannot be emulated (`check_emulated`).
     """
-    fmt = check_emulated(format)
-    rounded: dict[str, ir.Model] = {}
-    taps: dict[str, dict[str, Tap]] = {}
-    for name, model in models.items():
-        written = write_rounded(model, dict.fromkeys(float_weights(model), fmt))
-        rounded[name], _ = strip_rounding(written)  # float32 again, of the values that the format has
-        taps[name] = rounding_taps(dict.fromkeys(rounding_points(model), fmt))
-    return StagedExecutor(rounded, taps, threads)
+    recipe = Recipe(check_emulated(format).name)
+    written = {name: write_graph(model, plan_graph(model, recipe, {}), {}, {}) for name, model in models.items()}
+    stripped = {name: strip_rounding(model) for name, model in written.items()}
+    taps = {name: rounding_taps(roundings) for name, (_, roundings) in stripped.items()}
+    return StagedExecutor({name: model for name, (model, _) in stripped.items()}, taps, threads)
 
 
 def check_emulated(format: str | Format) -> Format:  # noqa: A002
-    """The format of that name, if every tensor of a model can be held in it.
+    """The format of that name, if a model can be held in it: a float or a block format.
 
     Raises:
-        InputError: there is no such format, or it is not a float format with a zero.
+        InputError: there is no such format, or it is an integer format, or one without a zero.
     """
     fmt = get_format(format)
-    if fmt.kind != "float" or not fmt.has_zero:
+    if fmt.kind == "int" or not fmt.has_zero:
         raise InputError(
-            f"{fmt.name} cannot be emulated on its own: weights and activations alike need a floating-point format, "
-            "such as fp11 or e4m3"
+            f"{fmt.name} cannot be emulated on its own: weights and activations alike need a floating-point or block "
+            "format, such as fp11, e4m3 or mxfp8_e4m3"
         )
     return fmt

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from quantbench.quantization.transforms import Equalized
@@ -58,12 +58,15 @@ class GraphPlan:
     integer_nodes: names of the nodes that compute in integers.
     kept_in_float: names of the nodes that could, but do not, because calibration showed that it costs too much.
     equalized: the channels that were scaled against each other before anything was rounded.
+    operands: by name of a matrix operation the block formats in which it reads its two operands, along the axis that it
+        sums over; None for one that it reads as it is held.
     """
 
     tensors: dict[str, TensorPlan]
     integer_nodes: tuple[str, ...] = ()
     kept_in_float: tuple[str, ...] = ()
     equalized: tuple[Equalized, ...] = ()
+    operands: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)
 
     def of_role(self, role: str) -> dict[str, TensorPlan]:
         return {name: tensor for name, tensor in self.tensors.items() if tensor.role == role}
@@ -90,6 +93,9 @@ class Plan:
             if graph.equalized:
                 scaled = [f"        {json.dumps(asdict(each))}" for each in graph.equalized]
                 lines += ['      "equalized": [', ",\n".join(scaled), "      ],"]
+            if graph.operands:
+                pairs = [f"        {json.dumps(node)}: {json.dumps(pair)}" for node, pair in graph.operands.items()]
+                lines += ['      "operands": {', ",\n".join(pairs), "      },"]
             lines.append('      "tensors": {')
             rows = [f"        {json.dumps(key)}: {json.dumps(row.document())}" for key, row in graph.tensors.items()]
             lines.append(",\n".join(rows))

@@ -9,7 +9,9 @@ import onnx_ir as ir
 
 from quantbench.calibration import Observation, get_calibrator
 from quantbench.errors import InputError
-from quantbench.graphs.rounding_points import float_weights, rounding_points
+from quantbench.graphs.block_operands import held_format, summed_axes
+from quantbench.graphs.edit import constant
+from quantbench.graphs.rounding_points import float_weights, operation_of, rounding_points
 from quantbench.numerics import Format, get_format
 from quantbench.quantization.affine import activation_affine, integer_range
 from quantbench.quantization.placement import Placement, WeightUse, place_activations, weight_uses
@@ -47,9 +49,10 @@ def plan_graph(
     """
     placement = integer_placement(model, recipe, kept)
     uses = weight_uses(model)
+    operands = _operand_formats(model, recipe)
     tensors: dict[str, TensorPlan] = {}
     for name in float_weights(model):
-        plan = _weight_plan(model, name, uses.get(name), recipe)
+        plan = _block_weight_plan(model, name, operands) or _weight_plan(model, name, uses.get(name), recipe)
         if plan is not None:
             tensors[name] = plan
     for name, use in uses.items():
@@ -59,7 +62,8 @@ def plan_graph(
         if get_format(weight.format).kind == "int" and (not weight.block_size or get_format(weight.format).bits <= 4):
             tensors[use.bias] = TensorPlan("bias", "int32", "source scale × weight scale", 0, axis=0)
     tensors |= _activation_plans(model, recipe, placement, observations)
-    return GraphPlan(tensors, placement.nodes, tuple(node.name or "" for node in model.graph if node.name in kept))
+    kept_in_float = tuple(node.name or "" for node in model.graph if node.name in kept)
+    return GraphPlan(tensors, placement.nodes, kept_in_float, operands=operands)
 
 
 def check_rules(models: Mapping[str, ir.Model], recipe: Recipe) -> None:
@@ -75,13 +79,53 @@ def check_rules(models: Mapping[str, ir.Model], recipe: Recipe) -> None:
             raise InputError(f"the recipe's layer pattern {rule.match!r} matches no node and no weight")
 
 
+def _operand_formats(model: ir.Model, recipe: Recipe) -> dict[str, tuple[str | None, str | None]]:
+    """The matrix operations that read blocks, and the formats of what they multiply."""
+    operands: dict[str, tuple[str | None, str | None]] = {}
+    for node in model.graph:
+        if not summed_axes(node):
+            continue
+        formats = [_operand_format(recipe, node, value) for value in node.inputs[:2]]
+        kinds = {fmt.kind for fmt in formats}
+        if kinds == {"block", "int"} and constant(node.inputs[0]) is None and formats[0].kind == "int":
+            raise InputError(
+                f"node {node.name} cannot multiply activations in {formats[0].name} by weights in {formats[1].name}; "
+                f"give --activations a float or block format, such as bfloat16 or {formats[1].name}"
+            )
+        if "block" in kinds:
+            left, right = (fmt.name if fmt.kind == "block" else None for fmt in formats)
+            operands[node.name or ""] = left, right
+    return operands
+
+
+def _operand_format(recipe: Recipe, node: ir.Node, value: ir.Value | None) -> Format:
+    if value is not None and constant(value) is not None:
+        return recipe.formats_for(value.name or "", node.name or "")[0]
+    return _activation_format(recipe, node)
+
+
+def _block_weight_plan(
+    model: ir.Model, name: str, operands: Mapping[str, tuple[str | None, str | None]]
+) -> TensorPlan | None:
+    """The plan of a weight that a matrix operation reads in blocks; None for any other."""
+    for node, index in model.graph.initializers[name].uses():
+        block = operands.get(node.name or "", (None, None))[index] if index < 2 else None
+        if block is not None:
+            axis, _ = summed_axes(node)[index]
+            return TensorPlan("weight", block, axis=axis, block_size=get_format(block).block_size)
+    return None
+
+
 def _weight_plan(model: ir.Model, name: str, use: WeightUse | None, recipe: Recipe) -> TensorPlan | None:
-    """Float formats hold every weight; integer formats only those of matrix operations and lookups."""
-    weights, _ = recipe.formats_for(name, *([use.node] if use is not None else []))
-    if weights.kind == "float":
-        return None if weights.name == "fp32" else TensorPlan("weight", weights.name)
+    """Weights of matrix operations and tables of lookups are in the weights' format. Biases and other constants are
+    operands of arithmetic, so they are in the activations'; where those are integers, constants stay in float32."""
+    if use is None:
+        weights = _format_of_reader(recipe, model.graph.initializers[name])
+    else:
+        weights, _ = recipe.formats_for(name, use.node)
     if weights.kind != "int":
-        raise InputError(f"weights in {weights.name} are not supported by convert; use an integer or a float format")
+        held = held_format(weights)
+        return None if held.name == "fp32" else TensorPlan("weight", held.name)
     if use is None:
         return None
     shape = model.graph.initializers[name].const_value.shape.numpy()  # type: ignore[union-attr]
@@ -123,19 +167,29 @@ def _activation_plans(
             source = placement.tied[source]
         plans[name] = plans[source]
     carried = set(placement.tensors)
+    inputs = {value.name: value for value in model.graph.inputs}
     for name in rounding_points(model):
         node = producers.get(name)
-        wanted = get_format(recipe.activation_format) if node is None else _activation_format(recipe, node)
-        if name not in carried and wanted.kind == "float" and wanted.name != "fp32":
-            plans[name] = TensorPlan("activation", wanted.name)
-        elif wanted.kind == "block":
-            raise InputError(f"activations in {wanted.name} are not supported by convert; use an integer or a float")
+        wanted = _format_of_reader(recipe, inputs[name]) if node is None else _activation_format(recipe, node)
+        if name not in carried and wanted.kind != "int" and wanted.name != "fp32":
+            plans[name] = TensorPlan("activation", held_format(wanted).name)
     return plans
 
 
+def _format_of_reader(recipe: Recipe, value: ir.Value) -> Format:
+    """The activation format of the first operation that reads a value that no operation makes."""
+    for reader, _ in value.uses():
+        return _activation_format(recipe, reader)
+    return get_format(recipe.activation_format)
+
+
 def _activation_format(recipe: Recipe, node: ir.Node) -> Format:
-    names = [
-        node.name or "",
-        *(value.name or "" for value in node.inputs if value is not None and value.is_initializer()),
-    ]
-    return recipe.formats_for(*names)[1]
+    return recipe.formats_for(*_layer_names(node))[1]
+
+
+def _layer_names(node: ir.Node) -> list[str]:
+    """What rules of the recipe know a layer by: the names of an operation, of its weights, and of its activation."""
+    weights = (value.name or "" for value in node.inputs if value is not None and value.is_initializer())
+    names = [node.name or "", *weights]
+    before = operation_of(node)
+    return names if before is None else [*_layer_names(before), *names]

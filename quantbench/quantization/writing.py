@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from quantbench.graphs.block_operands import held_format
 from quantbench.graphs.code_bounds import bound_codes
 from quantbench.graphs.qdq import LARGEST_MULTIPLE, Affine, QuantizedTensor, write_activations, write_weights
 from quantbench.graphs.rounding_functions import write_rounded
@@ -47,7 +48,8 @@ def write_graph(
 ) -> ir.Model:
     """A copy of a prepared graph that holds its tensors as the plan says, in standard ONNX.
 
-    Integer formats become QuantizeLinear and DequantizeLinear; float formats rounding functions or Cast pairs.
+    Integer formats become QuantizeLinear and DequantizeLinear; float and block formats rounding functions or Cast
+    pairs.
 
     Args:
         model: left as it is.
@@ -68,8 +70,15 @@ def write_graph(
     write_activations(written, activations, plan.integer_nodes)
     bound_codes(written)
     write_weights(written, codes)
-    floats = {name: get_format(tensor.format) for name, tensor in plan.tensors.items() if not is_integer(tensor)}
-    return write_rounded(written, floats) if floats else written
+    planned = {name: get_format(tensor.format) for name, tensor in plan.tensors.items() if not is_integer(tensor)}
+    floats = {name: held_format(fmt) for name, fmt in planned.items()}
+    blocks = {
+        (node, index): get_format(block)
+        for node, pair in plan.operands.items()
+        for index, block in enumerate(pair)
+        if block is not None
+    }
+    return write_rounded(written, floats, blocks) if floats or blocks else written
 
 
 def activation_affines(plan: GraphPlan) -> dict[str, Affine]:
