@@ -34,7 +34,11 @@ def integer_placement(model: ir.Model, recipe: Recipe, kept: Collection[str] = (
 
 
 def plan_graph(
-    model: ir.Model, recipe: Recipe, observations: Mapping[str, Observation], kept: Collection[str] = ()
+    model: ir.Model,
+    recipe: Recipe,
+    observations: Mapping[str, Observation],
+    kept: Collection[str] = (),
+    wide: Collection[str] = (),
 ) -> GraphPlan:
     """Decide the format, scale and zero point of every tensor of a graph.
 
@@ -43,6 +47,7 @@ def plan_graph(
         recipe: what is asked.
         observations: of the tensors of `integer_placement`.
         kept: as there.
+        wide: names of weights that get 8 bits where the recipe has fewer, and a scale per channel instead of blocks.
 
     Raises:
         InputError: the recipe asks for what the graph does not have.
@@ -52,7 +57,9 @@ def plan_graph(
     operands = _operand_formats(model, recipe)
     tensors: dict[str, TensorPlan] = {}
     for name in float_weights(model):
-        plan = _block_weight_plan(model, name, operands) or _weight_plan(model, name, uses.get(name), recipe)
+        plan = _block_weight_plan(model, name, operands) or _weight_plan(
+            model, name, uses.get(name), recipe, name in wide
+        )
         if plan is not None:
             tensors[name] = plan
     for name, use in uses.items():
@@ -116,7 +123,7 @@ def _block_weight_plan(
     return None
 
 
-def _weight_plan(model: ir.Model, name: str, use: WeightUse | None, recipe: Recipe) -> TensorPlan | None:
+def _weight_plan(model: ir.Model, name: str, use: WeightUse | None, recipe: Recipe, wide: bool) -> TensorPlan | None:
     """Weights of matrix operations and tables of lookups are in the weights' format. Biases and other constants are
     operands of arithmetic, so they are in the activations'; where those are integers, constants stay in float32."""
     if use is None:
@@ -128,12 +135,14 @@ def _weight_plan(model: ir.Model, name: str, use: WeightUse | None, recipe: Reci
         return None if held.name == "fp32" else TensorPlan("weight", held.name)
     if use is None:
         return None
+    if wide:
+        weights = get_format("uint8" if weights.name.startswith("u") else "int8")
     shape = model.graph.initializers[name].const_value.shape.numpy()  # type: ignore[union-attr]
     smallest, largest = integer_range(weights.name)
     middle = (smallest + largest + 1) // 2
     amplitude = recipe.weight_amplitude
     rule = f"{'max|w|' if amplitude == 'max' else 'amplitude of least squared error'}/{largest - middle}"
-    if recipe.block_size and use.reduction_axis is not None and shape[use.reduction_axis] > 1:
+    if not wide and recipe.block_size and use.reduction_axis is not None and shape[use.reduction_axis] > 1:
         return TensorPlan(
             "weight", weights.name, rule, middle, use.reduction_axis, recipe.block_size, amplitude=amplitude
         )
