@@ -1,4 +1,4 @@
-"""mAP on a COCO data set, crowds and all, against pycocotools on the same detections and on the accuracy log of a run."""
+"""mAP on a COCO data set, crowds and all, against pycocotools: on the same detections, and on a run's accuracy log."""
 
 from __future__ import annotations
 

@@ -93,6 +93,8 @@ def test_a_reference_is_frozen(tmp_path: Path) -> None:
     assert isinstance(renamed, Reference) and renamed.model == reference.model
 
 
+DETECTION = '[detection]\nboxes = "b"\nscores = "s"\nclasses = "c"\norder = "x1y1x2y2"\n'
+
 BAD = {
     "a typo in a key": ("layout =", "layuot =", ["'layuot'", "[model]", "'layout'"]),
     "a typo in a table": ("[latency]", "[latencies]", ["'latencies'", "'latency'"]),
@@ -130,6 +132,16 @@ BAD = {
     "a text for a table": ("[latency]", 'latency = "fast"\n[x]', ["quality", "latency"]),
     "a list of tables": ("[latency]", "[[latency]]", ["latency", "[latency]"]),
     "no table of data": ("[dataset]", "[preprocess2]", ["preprocess2"]),
+    "path and variable": ('path = "imagenet_sample"', 'path = "a"\nvariable = "B"', ["[dataset]", "path and variable"]),
+    "a variable in small letters": ('path = "imagenet_sample"', 'variable = "data"', ["dataset.variable", "capital"]),
+    "resize twice": ("resize = 256", "resize = 256\nresize_to = [1, 2]", ["[preprocess]", "resize_to"]),
+    "one side to resize to": ("resize = 256", "resize_to = [1]", ["preprocess.resize_to"]),
+    "a divisor of zero": ("resize = 256", "divisor = 0.0", ["preprocess.divisor"]),
+    "scored without a list": ('list = "calibration.txt"', "scored = true", ["[calibration]", "never scored"]),
+    "a url of a list without sha256": ('list = "calibration.txt"', 'list = "a"\nurl = "http://a/b"', ["needs sha256"]),
+    "another order of sides": ("[quality]", DETECTION.replace("x1y1x2y2", "xyxy") + "[quality]", ["detection.order"]),
+    "a least score above one": ("[quality]", DETECTION + "min_score = 2.0\n[quality]", ["detection.min_score"]),
+    "another granularity": ("[quality]", '[rules]\ngranularity = "row"\n[quality]', ["rules.granularity", "'tensor'"]),
     "not TOML": ("[quality]", "[quality", ["TOML"]),
 }
 

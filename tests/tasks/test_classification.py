@@ -103,3 +103,11 @@ def test_bytes_are_a_class_number_and_come_back(number):
     if number < 1 << 24:  # what accuracy-imagenet.py of the reference implementation reads
         assert np.frombuffer(data, np.float32).tolist() == [number]
     assert task.from_bytes(data) == number
+
+
+def test_bytes_are_the_labels_of_the_data_set():
+    """A model of 1001 classes has the background before them; the reference implementation logs labels from 0."""
+    task = ClassificationTask(label_offset=1)
+    assert np.frombuffer(task.to_bytes(818, 0), np.float32).tolist() == [817]
+    assert task.from_bytes(task.to_bytes(818, 0)) == 818
+    assert task.from_bytes(task.to_bytes(0, 0)) == 0  # the background is no label, but comes back
