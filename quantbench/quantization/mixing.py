@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
-
 import onnx_ir as ir
 
 from quantbench.graphs.qdq import QuantizedTensor
@@ -76,5 +74,5 @@ def _elements(weights: list[Candidate], chosen: frozenset[str]) -> int:
 
 
 def _is_narrow(name: str) -> bool:
-    fmt: Any = get_format(name)
+    fmt = get_format(name)
     return fmt.kind == "int" and fmt.bits < 8
