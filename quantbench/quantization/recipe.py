@@ -50,7 +50,7 @@ class Recipe:
         equalization: scale channels against each other so that one range suits all of a tensor's; None does where
             weights have a scale per tensor, which gains by it, and not where channels have scales of their own.
         weight_range: what the largest code of a weight stands for: the largest weight ("max"), or less where it lowers
-            the squared error ("mse"); None takes "mse" for a scale per tensor, else "max".
+            the squared error ("mse"); None takes "mse" for blocks, else "max".
         bias_correction: shift biases so that rounding to integers moves no channel's mean.
         output_error: integer activations that move a graph's outputs on the calibration samples by more than this
             share of the outputs' variance are taken back, the most harmful nodes first; 0 takes none back, None
@@ -120,7 +120,7 @@ class Recipe:
     @property
     def weight_amplitude(self) -> str:
         """What the largest code of an integer weight stands for: "max" or "mse"."""
-        return self.weight_range or ("mse" if self.granularity == "tensor" else "max")
+        return self.weight_range or ("mse" if self.block_size else "max")
 
     @property
     def block_size(self) -> int:
