@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from quantbench.graphs.qdq import LARGEST_MULTIPLE, Affine, QuantizedTensor
 
-__all__ = ["activation_affine", "dequantize", "integer_range", "quantize", "symmetric_affine"]
+__all__ = ["activation_affine", "dequantize", "integer_range", "quantize", "short_step", "symmetric_affine"]
 
 Array = NDArray[Any]
 
@@ -61,12 +61,16 @@ def symmetric_affine(
     if not block_size or channel_axis is None or largest - smallest > _FOUR_BITS:
         return Affine(name, scale, np.full(scale.shape, middle), axis, block_size)
     others = tuple(other for other in range(scale.ndim) if other != channel_axis)
-    exact = scale.max(axis=others, keepdims=True).astype(np.float64) / LARGEST_MULTIPLE
-    mantissa, exponent = np.frexp(exact)
-    channel = np.ldexp(np.ceil(np.ldexp(mantissa, _SHORT)), exponent - _SHORT)
+    channel = short_step(scale.max(axis=others, keepdims=True).astype(np.float64) / LARGEST_MULTIPLE)
     multiples = np.clip(np.ceil(scale / channel), 1, LARGEST_MULTIPLE)
     scale = (multiples * channel).astype(np.float32)
     return Affine(name, scale, np.full(scale.shape, middle), axis, block_size, channel_axis)
+
+
+def short_step(exact: Array) -> Array:
+    """The step of a channel with blocks: not below `exact` (float64), with few enough bits for its multiples."""
+    mantissa, exponent = np.frexp(exact)
+    return np.asarray(np.ldexp(np.ceil(np.ldexp(mantissa, _SHORT)), exponent - _SHORT))
 
 
 def quantize(values: Array, affine: Affine) -> Array:

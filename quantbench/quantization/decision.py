@@ -18,7 +18,8 @@ from quantbench.quantization.placement import weight_uses
 from quantbench.quantization.plan import GraphPlan
 from quantbench.quantization.planning import plan_graph
 from quantbench.quantization.recipe import Recipe
-from quantbench.quantization.writing import round_weights, write_graph
+from quantbench.quantization.rounding import round_to_nearest
+from quantbench.quantization.writing import write_graph
 from quantbench.support import progress
 
 __all__ = ["Decision", "decide"]
@@ -77,7 +78,7 @@ def _decision(
 ) -> Decision:
     """Plan, round and correct with the nodes `kept` in float; `means` are the exact ones of `feeds`."""
     plan = plan_graph(model, recipe, observations, kept)
-    weights = round_weights(model, plan)
+    weights = round_to_nearest(model, plan)
     if not weights or not means:
         return Decision(plan, weights)
     return Decision(plan, weights, bias_correction(model, plan, weights, feeds, means))

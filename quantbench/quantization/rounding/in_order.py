@@ -1,0 +1,165 @@
+"""Round the weights of a graph one operation after the other, each for the inputs that the rounding before it leaves.
+
+The bias of each operation then takes up what rounding did to the means of its output channels (Nagel et al.,
+"Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section 4.2). These means follow
+from those of its inputs, so no operation has to be run for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from quantbench.graphs.qdq import QuantizedTensor, write_activations
+from quantbench.quantization.affine import dequantize
+from quantbench.quantization.placement import WeightUse, weight_uses
+from quantbench.quantization.plan import GraphPlan
+from quantbench.quantization.rounding.matrix import MatrixLayout
+from quantbench.quantization.rounding.moments import Moments, MomentsSum
+from quantbench.quantization.rounding.nearest import round_weight_to_nearest
+from quantbench.quantization.rounding.patches import Patches, patches_of
+from quantbench.quantization.rounding.replay import Piece, Replay
+from quantbench.quantization.rounding.threads import workers
+from quantbench.quantization.rounding.weight import Method, round_weight
+from quantbench.quantization.writing import activation_affines, array_of, is_integer
+from quantbench.support import progress
+
+__all__ = ["round_in_order"]
+
+Array = NDArray[Any]
+
+_BUDGET = 3 << 27
+"""Bytes of intermediate tensors that are kept while the exact and the rounded graph are followed, for both together."""
+_POSITIONS = 1 << 13
+"""Output positions at most that second moments are taken at; means are taken over all."""
+_ELEMENTS = 1 << 21
+"""Numbers at most that the columns of one batch may hold."""
+
+
+def round_in_order(
+    model: ir.Model,
+    plan: GraphPlan,
+    feeds: Sequence[Mapping[str, Array]],
+    method: Method,
+    *,
+    shift: bool = True,
+    seed: int = 0,
+) -> tuple[dict[str, QuantizedTensor], dict[str, Array]]:
+    """Round every weight that the plan puts into integers, and correct the biases.
+
+    The result depends neither on the number of threads nor on the order in which they finish.
+
+    Args:
+        model: a prepared graph; left as it is.
+        plan: of this graph.
+        feeds: inputs of the graph from calibration samples, one mapping a batch.
+        method: how to round.
+        shift: whether to correct biases; without, weights are rounded for the outputs as they are.
+        seed: of every random choice.
+
+    Returns:
+        (the integer weights by initializer, what to add to each bias, float64 of shape (channels,), by initializer).
+    """
+    rounded = model.clone()
+    write_activations(rounded, activation_affines(plan), plan.integer_nodes)
+    reading = {node.name: node.inputs[0].name or "" for node in rounded.graph if node.inputs and node.inputs[0]}
+    nodes = {node.name: node for node in model.graph}
+    integers = {name for name, tensor in plan.of_role("weight").items() if is_integer(tensor)}
+    uses = {name: use for name, use in weight_uses(model).items() if name in integers}
+    weights: dict[str, QuantizedTensor] = {}
+    shifts: dict[str, Array] = {}
+    patches: dict[str, Patches] = {}
+    stops: dict[tuple[str, str], list[str]] = {}
+    for name, use in uses.items():
+        each = patches_of(nodes[use.node], array_of(model, name).shape)
+        if each is None:
+            weights[name] = round_weight_to_nearest(model, plan, name, use)
+            _set(rounded, name, dequantize(weights[name]))
+        else:
+            patches[name] = each
+            stops.setdefault((use.source, reading[use.node]), []).append(name)
+    order = _in_order(rounded, stops)
+    exact_replay = Replay(model, feeds, [stop for stop, _ in order], _BUDGET // 2)
+    rounded_replay = Replay(rounded, feeds, [stop for _, stop in order], _BUDGET // 2)
+    for step, stop in enumerate(progress(order, len(order), "rounding weights")):
+        sums = {patches[name]: MomentsSum(patches[name], method.reads_inputs) for name in stops[stop]}
+        pieces = exact_replay.open(), rounded_replay.open()
+        _add_up(pieces, len(feeds), sums, (seed, step))
+        exact_replay.close(pieces[0])
+        rounded_replay.close(pieces[1])
+        for name in stops[stop]:
+            use = uses[name]
+            bias = use.added if shift and _is_its_own(model, use.added) else None
+            moments = sums[patches[name]].result(centred=bias is not None)
+            weights[name] = round_weight(model, plan, name, use, method, moments, seed)
+            _set(rounded, name, dequantize(weights[name]))
+            if bias is not None:
+                shifts[bias] = _shift(model, nodes[use.node], name, weights[name], use, patches[name].groups, moments)
+                _set(rounded, bias, (array_of(model, bias) + shifts[bias]).astype(np.float32))
+    return weights, shifts
+
+
+def _add_up(
+    pieces: tuple[Piece, Piece], batches: int, sums: Mapping[Patches, MomentsSum], seed: tuple[int, int]
+) -> None:
+    """Run both graphs on all batches, in threads, and add up the moments in the order of the batches."""
+    quota = -(-_POSITIONS // max(batches, 1))
+
+    def run(batch: int) -> tuple[Array, Array]:
+        exact, rounded = (piece.run(batch) for piece in pieces)
+        return exact, rounded
+
+    count = workers()
+    with ThreadPoolExecutor(count) as pool:
+        for start in range(0, batches, count):
+            part = range(start, min(start + count, batches))
+            for batch, (exact, rounded) in zip(part, pool.map(run, part), strict=True):
+                for patches, each in sums.items():
+                    images = patches.images(exact)
+                    height, width = patches.positions(images)
+                    generator = np.random.default_rng((*seed, batch))
+                    few = min(quota, max(_ELEMENTS // (images.shape[1] * patches.kernel[0] * patches.kernel[1]), 64))
+                    each.add(exact, rounded, _some(len(images) * height * width, few, generator))
+
+
+def _some(total: int, quota: int, generator: np.random.Generator) -> Array:
+    """At most `quota` of the numbers below `total`, in ascending order."""
+    if total <= quota:
+        return np.arange(total)
+    return np.sort(generator.choice(total, quota, replace=False, shuffle=False))
+
+
+def _shift(
+    model: ir.Model, node: ir.Node, name: str, weight: QuantizedTensor, use: WeightUse, groups: int, moments: Moments
+) -> Array:
+    """What the bias has to be given so that the means of the output channels stay."""
+    layout = MatrixLayout(weight.codes.shape, use.channel_axis, groups)
+    exact, rounded = (layout.matrix(each.astype(np.float64)) for each in (array_of(model, name), dequantize(weight)))
+    means = [
+        (matrix * mean[:, np.newaxis]).sum(axis=2)  # not a matrix product: the order of the sum is fixed
+        for matrix, mean in ((exact, moments.mean_exact), (rounded, moments.mean_rounded))
+    ]
+    factor = 1.0
+    if node.op_type == "Gemm":
+        factor = node.attributes.get_float("alpha", 1.0) / node.attributes.get_float("beta", 1.0)
+    return np.asarray((means[0] - means[1]).reshape(-1) * factor)
+
+
+def _in_order(rounded: ir.Model, stops: Collection[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The stops by where the rounded graph makes them; its inputs come first."""
+    position = {output.name: index for index, node in enumerate(rounded.graph) for output in node.outputs}
+    return sorted(stops, key=lambda stop: position.get(stop[1], -1))
+
+
+def _is_its_own(model: ir.Model, bias: str | None) -> bool:
+    """Whether a bias is there, and read by one operation alone."""
+    return bias is not None and len(model.graph.initializers[bias].uses()) == 1
+
+
+def _set(model: ir.Model, name: str, array: Array) -> None:
+    model.graph.initializers[name].const_value = ir.Tensor(array, name=name)

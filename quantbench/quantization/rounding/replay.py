@@ -1,0 +1,159 @@
+"""Compute tensors of a graph one after the other, batch by batch, while the graph changes behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import onnx_ir as ir
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from quantbench.graphs.executor import session_options
+
+__all__ = ["Piece", "Replay"]
+
+Array = NDArray[Any]
+
+
+class Replay:
+    """Runs the pieces of a graph between tensors of interest.
+
+    What a later piece starts from is kept, as long as it fits; what does not fit is computed again. Operations may be
+    changed (their constants, that is) until the first tensor behind them is asked for.
+
+    Args:
+        model: a graph; read again at each step.
+        feeds: its inputs, one mapping a batch.
+        stops: the tensors that `open` goes through, in the order of the graph.
+        budget: bytes that may be kept.
+    """
+
+    def __init__(
+        self, model: ir.Model, feeds: Sequence[Mapping[str, Array]], stops: Sequence[str], budget: int
+    ) -> None:
+        self._model = model
+        self._batches = len(feeds)
+        self._budget = budget
+        self._nodes = list(model.graph)
+        self._inputs = {value.name or "" for value in model.graph.inputs}
+        self._known: dict[str, list[Array]] = {name: [feed[name] for feed in feeds] for name in self._inputs}
+        self._stops = stops
+        self._step = 0
+        self._last = self._last_steps()
+        self._shared = {
+            output.name
+            for node in self._nodes
+            for output in node.outputs
+            if len({id(user) for user, _ in output.uses()}) > 1
+        }
+
+    def open(self) -> Piece:
+        """Get ready to compute the next stop; `close` has to follow."""
+        stop = self._stops[self._step]
+        wanted, starts = self._piece(stop)
+        later = {name for name in wanted if self._last.get(name, -1) > self._step}
+        return Piece(self._model, stop, wanted, starts, self._known, self._batches, later, self._budget)
+
+    def close(self, piece: Piece) -> None:
+        """Keep of a piece what later ones start from, and let go of what none needs any more."""
+        step = self._step
+        self._step += 1
+        for name, values in piece.computed.items():
+            last = self._last.get(name, -1)
+            if last <= step:
+                continue
+            size = sum(value.nbytes for value in values if value is not None)
+            if size <= self._budget and all(value is not None for value in values):
+                self._known[name] = [value for value in values if value is not None]
+                self._budget -= size
+            else:  # computed again from where this piece started
+                for start in piece.starts:
+                    self._last[start] = max(self._last.get(start, -1), last)
+        for name in [name for name in self._known if name not in self._inputs and self._last.get(name, -1) <= step]:
+            self._budget += sum(value.nbytes for value in self._known.pop(name))
+
+    def _piece(self, stop: str) -> tuple[list[str], list[str]]:
+        """(what to compute, the known tensors to start from)."""
+        wanted, starts = [stop], set()
+        pending, seen = [stop], {stop}
+        producers = {output.name or "": node for node in self._nodes for output in node.outputs}
+        while pending:
+            name = pending.pop()
+            if name in self._known:
+                starts.add(name)
+                continue
+            if name in self._shared and name != stop:
+                wanted.append(name)
+            for value in _reads(producers[name]):
+                if not value.is_initializer() and value.name not in seen:
+                    seen.add(value.name or "")
+                    pending.append(value.name or "")
+        return wanted, sorted(starts)
+
+    def _last_steps(self) -> dict[str, int]:
+        """For each tensor the last step that reads it when every stop before that is kept."""
+        first = {name: step for step, name in reversed(list(enumerate(self._stops)))}
+        last = {name: step for step, name in enumerate(self._stops)}
+        for node in reversed(self._nodes):
+            names = [output.name or "" for output in node.outputs]
+            own = [first[name] for name in names if name in first]
+            step = min(own) if own else max((last.get(name, -1) for name in names), default=-1)
+            for value in _reads(node):
+                last[value.name or ""] = max(last.get(value.name or "", -1), step)
+        return last
+
+
+class Piece:
+    """One piece of the graph, opened; its batches may be run in any order and in several threads."""
+
+    def __init__(
+        self,
+        model: ir.Model,
+        stop: str,
+        wanted: Sequence[str],
+        starts: Sequence[str],
+        known: Mapping[str, list[Array]],
+        batches: int,
+        later: Collection[str],
+        budget: int,
+    ) -> None:
+        self.stop = stop
+        self.starts = starts
+        self.computed: dict[str, list[Array | None]] = {}
+        self._known = known
+        self._kept = set(later)
+        self._largest = budget // max(batches, 1)
+        self._session: ort.InferenceSession | None = None
+        if stop not in known:
+            self.computed = {name: [None] * batches for name in wanted}
+            piece = ir.Model(ir.convenience.extract(model.graph, starts, wanted), ir_version=model.ir_version)
+            self._session = ort.InferenceSession(
+                ir.to_proto(piece).SerializeToString(), session_options(1), providers=["CPUExecutionProvider"]
+            )
+            self._present = [argument.name for argument in self._session.get_inputs()]
+
+    def run(self, batch: int) -> Array:
+        """The tensor's values for one batch."""
+        if self._session is None:
+            return self._known[self.stop][batch]
+        feeds = {name: self._known[name][batch] for name in self._present}
+        results = self._session.run(list(self.computed), feeds)
+        for name, value in zip(self.computed, results, strict=True):
+            if value.nbytes > self._largest:
+                self._kept.discard(name)
+            if name in self._kept:
+                self.computed[name][batch] = value
+        stop: Array = results[0]
+        return stop
+
+
+def _reads(node: ir.Node) -> Iterator[ir.Value]:
+    """What a node reads: its inputs, and what its bodies (If, Loop, Scan) take from outside."""
+    yield from (value for value in node.inputs if value is not None)
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            body = attribute.as_graph()
+            inside = ir.traversal.RecursiveGraphIterator(body)
+            values = [*body.outputs, *(value for inner in inside for value in inner.inputs)]
+            yield from (value for value in values if value is not None and value.graph is node.graph)
