@@ -44,6 +44,8 @@ class Dataset:
     """What a task needs to decode outputs besides the model: e.g. the phoneme table. Often None."""
     calibration_sha256: str = ""
     """sha256 of the calibration ids, one a line."""
+    labelled: bool = True
+    """False where nobody has said what is right; `tasks.open_with_truths` then takes what the FP32 model says."""
     scored_sha256: str = ""
 
 

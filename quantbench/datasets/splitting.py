@@ -16,9 +16,18 @@ DEFAULT_CALIBRATION = 100
 """Calibration samples where a reference file does not say."""
 
 
-def make_dataset(calibration: Samples, scored: Samples, prediction_space: object = None) -> Dataset:
+def make_dataset(
+    calibration: Samples, scored: Samples, prediction_space: object = None, *, labelled: bool = True
+) -> Dataset:
     """The two lists with the sha256 of their ids."""
-    return Dataset(calibration, scored, prediction_space, sha256_lines(calibration.ids), sha256_lines(scored.ids))
+    return Dataset(
+        calibration,
+        scored,
+        prediction_space,
+        calibration_sha256=sha256_lines(calibration.ids),
+        labelled=labelled,
+        scored_sha256=sha256_lines(scored.ids),
+    )
 
 
 def split(reference: Reference, ids: Sequence[str], listed: Sequence[str] | None) -> tuple[list[str], list[str]]:

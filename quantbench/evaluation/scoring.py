@@ -10,7 +10,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from quantbench.datasets import open_dataset
 from quantbench.datasets.base import Dataset, Samples
 from quantbench.errors import InputError
 from quantbench.evaluation.outcomes import Outcomes
@@ -18,7 +17,7 @@ from quantbench.evaluation.registry import get_metric
 from quantbench.graphs.executor import Executor
 from quantbench.references import Reference
 from quantbench.support import progress, sha256_lines
-from quantbench.tasks import Task, make_task, max_batch
+from quantbench.tasks import Task, make_task, max_batch, open_with_truths
 
 __all__ = ["DEFAULT_BATCH", "Score", "evaluate"]
 
@@ -82,7 +81,7 @@ def evaluate(
         if value is not None and value < 1:
             raise InputError(f"{option} is {value}; it must be at least 1")
     measure = get_metric(reference.quality.metric)
-    dataset = dataset or open_dataset(reference)
+    dataset = dataset or open_with_truths(reference)
     task = make_task(reference, dataset)
     scored = dataset.scored
     count = min(samples or len(scored), len(scored))

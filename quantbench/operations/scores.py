@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantbench import evaluation
-from quantbench.datasets import Dataset, open_dataset
+from quantbench.datasets import Dataset
 from quantbench.evaluation import Score
 from quantbench.operations.catalogue import AnyReference, chosen
 from quantbench.operations.conversions import REFERENCE_DTYPE, up_to_date_variant
 from quantbench.quantization import open_variant
 from quantbench.references import Reference
+from quantbench.tasks import open_with_truths
 
 __all__ = ["Bench", "evaluate", "evaluate_all", "open_bench", "score"]
 
@@ -66,7 +67,7 @@ def evaluate_all(
 
 def open_bench(reference: Reference, out: Path) -> Bench:
     """Open the data set of a reference."""
-    return Bench(reference, open_dataset(reference), out)
+    return Bench(reference, open_with_truths(reference), out)
 
 
 def score(bench: Bench, dtype: str, *, samples: int | None = None, batch: int | None = None) -> Score:

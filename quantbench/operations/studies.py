@@ -14,7 +14,7 @@ from typing import Any
 import pydantic
 
 from quantbench import evaluation
-from quantbench.datasets import Dataset, open_dataset
+from quantbench.datasets import Dataset
 from quantbench.datasets.keeping import keep_samples
 from quantbench.errors import InputError
 from quantbench.evaluation import Score
@@ -28,6 +28,7 @@ from quantbench.quantization.emulation import check_emulated, open_emulated
 from quantbench.references import Reference, fetch
 from quantbench.reports import Cell, read_results, read_studies, study_folder, write_report, write_study
 from quantbench.support import atomic_file, sha256_file, sha256_lines, to_json
+from quantbench.tasks import open_with_truths
 
 __all__ = ["grid", "study", "study_all"]
 
@@ -100,7 +101,7 @@ def grid(exponents: Iterable[int], mantissas: Iterable[int]) -> list[Format]:
 
 def _cells(reference: Reference, asked: Sequence[Format], samples: int | None, folder: Path, force: bool) -> list[Cell]:
     """The cells of one reference: from the state file where it has them, else scored and noted there."""
-    dataset = open_dataset(reference)
+    dataset = open_with_truths(reference)
     count = min(samples or len(dataset.scored), len(dataset.scored))
     kept, inputs_sha256 = keep_samples(dataset.scored, count, f"{reference.name} inputs")
     key = _key(reference, count, inputs_sha256)

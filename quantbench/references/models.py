@@ -22,6 +22,7 @@ from quantbench.errors import InputError, MissingError
 from quantbench.references import builders
 from quantbench.references.schema import Reference, nearest
 from quantbench.references.sources import fetch
+from quantbench.references.tensorflow_checkpoint import read_checkpoint
 
 __all__ = ["character_set", "load_onnx", "source_models"]
 
@@ -135,7 +136,14 @@ def _builder(reference: Reference, name: str) -> Builder:
 
 
 def _checkpoint(file: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an `.npz`; nothing is unpickled."""
+    """The arrays of an `.npz`, or of the TensorFlow checkpoint in a `.zip`; nothing is unpickled."""
+    if file.suffix == ".zip":
+        try:
+            return read_checkpoint(file)
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(
+                f"{file} holds no TensorFlow checkpoint that can be read: {error}; get it again"
+            ) from error
     try:
         with np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}

@@ -116,6 +116,12 @@ class DataSource:
     samples: Positive | None = None
     height: Positive | None = None
     width: Positive | None = None
+    source: str | None = None
+    target: str | None = None
+    source_vocabulary: str | None = None
+    target_vocabulary: str | None = None
+    words: Positive | None = None
+    longest: Positive | None = None
 
     def __post_init__(self) -> None:
         if self.path is not None and self.variable is not None:

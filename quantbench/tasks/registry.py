@@ -13,6 +13,7 @@ from quantbench.tasks.classification import ClassificationTask
 from quantbench.tasks.detection import DetectionTask
 from quantbench.tasks.pronunciation import PronunciationTask
 from quantbench.tasks.recognition import RecognitionTask
+from quantbench.tasks.translation import TranslationTask
 
 __all__ = ["make_task"]
 
@@ -28,6 +29,7 @@ _TASKS: dict[str, Callable[[Reference, Dataset], Task]] = {
     "object-detection": _object_detection,
     "text-recognition": RecognitionTask.of,
     "pronunciation": PronunciationTask.of,
+    "translation": TranslationTask.of,
 }
 
 

@@ -1,11 +1,11 @@
-"""Translation: an LSTM encoder over the source, and beam search with an attending decoder, one graph for a step of each.
+"""Translation: an LSTM encoder over the source, and beam search with an attending decoder, a graph for each step.
 
 The graphs and their inputs are those of `references/builders/gnmt.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +66,8 @@ class TranslationTask:
         words = tuple(dataset.prediction_space or ())
         if "<s>" not in words or "</s>" not in words:
             raise InputError(
-                f'reference {reference.name}: its data set has no vocabulary with <s> and </s>; use kind = "parallel-text"'
+                f"reference {reference.name}: its data set has no vocabulary with <s> and </s>; "
+                'use kind = "parallel-text" in [dataset]'
             )
         return cls(words, words.index("<s>"), words.index("</s>"))
 
@@ -144,7 +145,7 @@ class TranslationTask:
         return done
 
 
-def join_subwords(words: Any) -> str:
+def join_subwords(words: Iterable[str]) -> str:
     """Words of a byte pair encoding (Sennrich et al. 2016), where `@@` ends a part that goes on, as text."""
     return " ".join(words).replace("@@ ", "").removesuffix("@@")
 
@@ -172,11 +173,12 @@ def _read(executor: Executor, sentences: Sentences) -> Memory:
         values = _advance(executor, "encoder", inputs, above, active)
         memory[:active, step], keys[:active, step] = values["output"], values["keys"]
     # The decoder's layers start where the encoder's ended; the first one's from the layer that reads backwards.
-    states = {"c_0": states["c_bw"], "h_0": states["h_bw"]} | {
-        f"{kind}_{int(layer) + 1}": value for kind, layer, value in ((*name.split("_"), v) for name, v in above.items())
-    }
+    start = {"c_0": states["c_bw"], "h_0": states["h_bw"]}
+    for name, value in above.items():
+        kind, _, layer = name.partition("_")
+        start[f"{kind}_{int(layer) + 1}"] = value
     mask = np.arange(steps) < lengths[:, None]
-    return Memory({"memory": memory, "keys": keys, "mask": mask}, states)
+    return Memory({"memory": memory, "keys": keys, "mask": mask}, start)
 
 
 def _advance(
@@ -213,5 +215,7 @@ def _spec(executor: Executor, graph: str, name: str) -> TensorSpec:
             if spec.name == name:
                 return spec
     except KeyError as error:
-        raise InputError(f"a translation model has the graphs bidirectional, encoder and decoder, not {graph}") from error
+        raise InputError(
+            f"a translation model has the graphs bidirectional, encoder and decoder, not {graph}"
+        ) from error
     raise InputError(f"graph {graph} has no input {name}; a translation model's graphs are those of the builder gnmt")

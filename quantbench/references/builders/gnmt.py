@@ -88,7 +88,8 @@ def build(arrays: Mapping[str, Array]) -> dict[str, onnx.ModelProto]:
     encoder: forward, backward (n, u) and the states c_0, h_0 … c_2, h_2 (n, u) → output, keys (n, u), next_ of each.
         `output` of every token is the decoder's memory, `keys` what the attention makes of it.
     decoder: token (n, k) int64, attention (n, k, u), the states c_0, h_0 … c_3, h_3 (n, k, u), memory and keys
-        (n, t, u), mask (n, t) bool, false behind a sentence's end → logits (n, k, words), next_attention, next_ of each.
+        (n, t, u), mask (n, t) bool, false behind a sentence's end → logits (n, k, words), next_attention, next_ of each
+        state.
 
     Raises:
         KeyError: an array is absent.
@@ -143,7 +144,9 @@ class _Graph:
         self._initializers[name] = self._weights[name] if array is None else array
         return name
 
-    def input(self, name: str, *sizes: str | int, kind: int = TensorProto.FLOAT, rows: Sequence[str] | None = None) -> str:
+    def input(
+        self, name: str, *sizes: str | int, kind: int = TensorProto.FLOAT, rows: Sequence[str] | None = None
+    ) -> str:
         shape = [*(self._rows if rows is None else rows), *sizes]
         self.inputs.append(helper.make_tensor_value_info(name, kind, shape))
         return name
@@ -230,11 +233,16 @@ def _attention(graph: _Graph, weights: Mapping[str, Array], query: str, units: i
     beams, tokens = graph.constant("beam_axis", np.array([2])), graph.constant("token_axis", np.array([1]))
     asked = graph.node("MatMul", [query, graph.constant(_QUERY)], "attention/query")
     asked = graph.node("Add", [asked, graph.constant(_ATTENTION_B)], "attention/shifted")
-    pairs = graph.node("Unsqueeze", [asked, beams], "attention/queries"), graph.node("Unsqueeze", [keys, tokens], "attention/keys")
+    pairs = (
+        graph.node("Unsqueeze", [asked, beams], "attention/queries"),
+        graph.node("Unsqueeze", [keys, tokens], "attention/keys"),
+    )
     fit = graph.node("Tanh", [graph.node("Add", pairs, "attention/sum")], "attention/fit")
     score = graph.node("MatMul", [fit, graph.constant(_ATTENTION_V, direction[:, None])], "attention/score_column")
     score = graph.node("Squeeze", [score, graph.constant("column_axis", np.array([3]))], "attention/score")
     masked = graph.constant("masked", np.array(_MASKED, np.float32))
-    score = graph.node("Where", [graph.node("Unsqueeze", [mask, tokens], "attention/mask"), score, masked], "attention/masked")
+    score = graph.node(
+        "Where", [graph.node("Unsqueeze", [mask, tokens], "attention/mask"), score, masked], "attention/masked"
+    )
     share = graph.node("Softmax", [score], "attention/share", axis=-1)
     return graph.node("MatMul", [share, memory], "next_attention")

@@ -133,13 +133,19 @@ class Network:
         weights *= scale[:, None, None, None]
         return self.conv(x, channels, kernel, name, stride=stride, pads=pads, weights=weights, bias=bias)
 
-    def batch_norm(self, x: Tensor, name: str, *, gain: float = 1.0) -> Tensor:
-        """Batch norm whose mean and variance are those of `x` on the sample images; scales around `gain`, shifts
-        around 0."""
+    def batch_norm(self, x: Tensor, name: str, *, gain: float = 1.0, lift: float = 0.0) -> Tensor:
+        """Batch norm whose mean and variance are those of `x` on the sample images.
+
+        Args:
+            gain: what the scales lie around.
+            lift: what the shifts lie around, in scales. A rectifier behind it then passes most of what it gets. In a
+                batch-normalised network of random weights and open-and-shut rectifiers every layer amplifies an error
+                by a fifth (Yang et al. 2019, "A mean field theory of batch normalization"), which trained ones do not.
+        """
         count = x.sample.shape[1]
         parameters = {
             "gamma": gain * self.rng.uniform(0.5, 1.5, count),
-            "beta": gain * self.rng.normal(0, 0.3, count),
+            "beta": gain * self.rng.normal(lift, 0.3, count),
             "moving_mean": x.sample.mean(axis=(0, 2, 3)),
             "moving_variance": x.sample.var(axis=(0, 2, 3)) + 1e-3,
         }

@@ -1,4 +1,8 @@
-"""Pictures for networks without training data: drawn from a seed, cheap, with structure at every scale."""
+"""Pictures for networks without training data: drawn from a seed, cheap, with structure at every scale.
+
+As real images fall into classes, each picture is a variation of one of a few motifs. Without that, every picture would
+lie on the border between two classes of a drawn classifier, and its answers would mean nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +12,43 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["draw_scene", "scene_batch"]
+__all__ = ["MOTIFS", "draw_scene", "motif_batch"]
 
 Array = NDArray[Any]
 
+MOTIFS = 24
+
+_MOTIF_STREAM = 0x5CE7E  # motifs are the same whatever the seed of the pictures
+_VARIATION = (0.1, 0.4)  # the share of a picture that is no motif
+
 
 def draw_scene(rng: np.random.Generator, height: int, width: int) -> Array:
-    """A lit background with cloudy texture, in front of it shapes, edges and stripes, some grain over all.
+    """A variation of some motif: another scene shines through it, and there is grain over all.
 
     Returns uint8 (height, width, 3).
     """
-    image = _clouds(rng, height, width)
-    for _ in range(int(rng.integers(3, 9))):
-        _place_shape(rng, image)
-    grain = rng.standard_normal((height, width, 1), np.float32) * rng.uniform(1, 6)
+    motif, share = int(rng.integers(MOTIFS)), rng.uniform(*_VARIATION)
+    image = (1 - share) * _motif(motif, height, width) + share * _composition(rng, height, width)
+    grain = rng.standard_normal((height, width, 1), np.float32) * np.float32(rng.uniform(1, 6))
     return np.asarray(np.clip(image + grain, 0, 255), np.uint8)
 
 
-def scene_batch(rng: np.random.Generator, count: int, size: int) -> Array:
-    """`count` square scenes as float32 (count, 3, size, size), 0..255."""
-    scenes = np.stack([draw_scene(rng, size, size) for _ in range(count)])
-    return np.ascontiguousarray(scenes.transpose(0, 3, 1, 2), np.float32)
+def motif_batch(count: int, size: int) -> Array:
+    """The first `count` motifs, square, as float32 (count, 3, size, size), 0..255."""
+    motifs = np.stack([np.clip(_motif(number, size, size), 0, 255) for number in range(count)])
+    return np.ascontiguousarray(motifs.transpose(0, 3, 1, 2), np.float32)
+
+
+def _motif(number: int, height: int, width: int) -> Array:
+    return _composition(np.random.Generator(np.random.PCG64([_MOTIF_STREAM, number])), height, width)
+
+
+def _composition(rng: np.random.Generator, height: int, width: int) -> Array:
+    """A lit background with cloudy texture, in front of it shapes, edges and stripes; float32 (height, width, 3)."""
+    image = _clouds(rng, height, width)
+    for _ in range(int(rng.integers(3, 9))):
+        _place_shape(rng, image)
+    return image
 
 
 def _clouds(rng: np.random.Generator, height: int, width: int) -> Array:

@@ -15,13 +15,11 @@ from onnx import TensorProto
 from quantbench.references.generators._classifier import CLASSES, class_layer
 from quantbench.references.generators._mobilenet import mobilenet_body
 from quantbench.references.generators._network import Network
-from quantbench.references.generators._scenes import scene_batch
+from quantbench.references.generators._scenes import MOTIFS, motif_batch
 
 __all__ = ["SUFFIX", "draw", "generate"]
 
 SUFFIX = ".onnx"
-
-_SAMPLES = 16
 
 
 def generate(file: Path, seed: int) -> None:
@@ -29,20 +27,18 @@ def generate(file: Path, seed: int) -> None:
     onnx.save(draw(seed), file)
 
 
-def draw(
-    seed: int, *, opset: int = 11, width: float = 1.0, size: int = 224, samples: int = _SAMPLES
-) -> onnx.ModelProto:
+def draw(seed: int, *, opset: int = 11, width: float = 1.0, size: int = 224, samples: int = MOTIFS) -> onnx.ModelProto:
     """The graph.
 
     Args:
         opset: 8 or 11; the weights are the same.
         width: share of the channels; below 1 for tests.
         size: height and width of the input; a multiple of 32.
-        samples: pictures on which the statistics are measured.
+        samples: motifs on which the statistics are measured, and that have a class.
     """
     rng = np.random.Generator(np.random.PCG64(seed))
     net = Network(opset, rng, width)
-    x = net.input("input:0", scene_batch(rng, samples, size) / 127.5 - 1, ["unk__224", 3, size, size])
+    x = net.input("input:0", motif_batch(samples, size) / 127.5 - 1, ["unk__224", 3, size, size])
     x = mobilenet_body(net, x, "MobilenetV1")[-1]
     x = net.add("AveragePool", [x], "MobilenetV1/Logits/AvgPool_1a", kernel_shape=[size // 32] * 2)
     weights, biases = class_layer(rng, x.sample[:, :, 0, 0])

@@ -15,7 +15,7 @@ from onnx import TensorProto
 
 from quantbench.references.generators._classifier import CLASSES, class_layer
 from quantbench.references.generators._network import Network, Tensor
-from quantbench.references.generators._scenes import scene_batch
+from quantbench.references.generators._scenes import MOTIFS, motif_batch
 
 __all__ = ["SUFFIX", "draw", "generate"]
 
@@ -23,7 +23,7 @@ SUFFIX = ".onnx"
 
 _BLOCKS = (3, 4, 6, 3)
 _MEAN = np.array([123.68, 116.78, 103.94], np.float32).reshape(3, 1, 1)
-_SAMPLES = 16
+_LIFT = 1.0
 _BRANCH_GAIN = 0.4
 """Scale of what a block adds to its shortcut; trained networks also keep it well below the shortcut's."""
 
@@ -33,20 +33,18 @@ def generate(file: Path, seed: int) -> None:
     onnx.save(draw(seed), file)
 
 
-def draw(
-    seed: int, *, opset: int = 11, width: float = 1.0, size: int = 224, samples: int = _SAMPLES
-) -> onnx.ModelProto:
+def draw(seed: int, *, opset: int = 11, width: float = 1.0, size: int = 224, samples: int = MOTIFS) -> onnx.ModelProto:
     """The graph.
 
     Args:
         opset: 8 or 11; the weights are the same.
         width: share of the channels; below 1 for tests.
         size: height and width of the input; a multiple of 32.
-        samples: pictures on which the statistics are measured.
+        samples: motifs on which the statistics are measured, and that have a class.
     """
     rng = np.random.Generator(np.random.PCG64(seed))
     net = Network(opset, rng, width)
-    x = net.input("input_tensor:0", scene_batch(rng, samples, size) - _MEAN, ["unk__616", 3, size, size])
+    x = net.input("input_tensor:0", motif_batch(samples, size) - _MEAN, ["unk__616", 3, size, size])
     x = net.conv(x, net.channels(64), 7, "conv1", stride=2, pads=[3, 3, 3, 3])
     x = net.add("Relu", [net.batch_norm(x, "conv1/bn")], "conv1/relu")
     x = net.add("MaxPool", [x], "pool1", kernel_shape=[3, 3], strides=[2, 2], pads=[0, 0, 1, 1])
@@ -81,8 +79,8 @@ def _bottleneck(net: Network, x: Tensor, full: int, stride: int, name: str) -> T
         shortcut = net.conv(x, outer, 1, f"{name}/shortcut", stride=stride)
         shortcut = net.batch_norm(shortcut, f"{name}/shortcut/bn")
     y = net.conv(x, inner, 1, f"{name}/a")
-    y = net.add("Relu", [net.batch_norm(y, f"{name}/a/bn")], f"{name}/a/relu")
+    y = net.add("Relu", [net.batch_norm(y, f"{name}/a/bn", lift=_LIFT)], f"{name}/a/relu")
     y = net.conv(y, inner, 3, f"{name}/b", stride=stride, pads=[1, 1, 1, 1])
-    y = net.add("Relu", [net.batch_norm(y, f"{name}/b/bn")], f"{name}/b/relu")
+    y = net.add("Relu", [net.batch_norm(y, f"{name}/b/bn", lift=_LIFT)], f"{name}/b/relu")
     y = net.batch_norm(net.conv(y, outer, 1, f"{name}/c"), f"{name}/c/bn", gain=_BRANCH_GAIN)
     return net.add("Relu", [net.add("Add", [y, shortcut], f"{name}/add")], f"{name}/out")

@@ -19,7 +19,7 @@ from onnx import TensorProto
 from quantbench.references.generators._detector import columns, rarely_above
 from quantbench.references.generators._mobilenet import conv_bn_relu6, mobilenet_body
 from quantbench.references.generators._network import Network, Tensor
-from quantbench.references.generators._scenes import scene_batch
+from quantbench.references.generators._scenes import motif_batch
 
 __all__ = ["SUFFIX", "anchors", "draw", "generate"]
 
@@ -51,11 +51,11 @@ def draw(seed: int, *, width: float = 1.0, samples: int = 8) -> onnx.ModelProto:
 
     Args:
         width: share of the channels; below 1 for tests.
-        samples: pictures on which the statistics are measured.
+        samples: motifs on which the statistics are measured.
     """
     rng = np.random.Generator(np.random.PCG64(seed))
     net = Network(11, rng, width)
-    scenes = scene_batch(rng, samples, _SIZE).transpose(0, 2, 3, 1).astype(np.uint8)
+    scenes = motif_batch(samples, _SIZE).transpose(0, 2, 3, 1).astype(np.uint8)
     image = net.input("image_tensor:0", np.ascontiguousarray(scenes), ["n", "height", "width", 3])
     offsets, logits, grids = [], [], []
     for number, feature in enumerate(_features(net, _preprocess(net, image))):

@@ -20,7 +20,7 @@ from onnx import TensorProto
 
 from quantbench.references.generators._detector import columns, rarely_above
 from quantbench.references.generators._network import Network, Tensor
-from quantbench.references.generators._scenes import scene_batch
+from quantbench.references.generators._scenes import motif_batch
 
 __all__ = ["SUFFIX", "default_boxes", "draw", "generate"]
 
@@ -40,6 +40,7 @@ _MIN_SCORE, _MAX_IOU, _MAX_BOXES = 0.05, 0.5, 200
 
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32).reshape(3, 1, 1)
 _STD = np.array([0.229, 0.224, 0.225], np.float32).reshape(3, 1, 1)
+_LIFT = 1.0
 _BRANCH_GAIN = 0.4
 _CONFIDENT = 3e-5
 """The share of (box, class) pairs above the score threshold: about 40 before suppression."""
@@ -56,11 +57,11 @@ def draw(seed: int, *, width: float = 1.0, size: int = 1200, samples: int = 2) -
     Args:
         width: share of the channels; below 1 for tests.
         size: height and width of the input; 1200, or at least 480 for tests.
-        samples: pictures on which the statistics are measured.
+        samples: motifs on which the statistics are measured.
     """
     rng = np.random.Generator(np.random.PCG64(seed))
     net = Network(11, rng, width)
-    x = net.input("image", (scene_batch(rng, samples, size) / 255 - _MEAN) / _STD, [1, 3, size, size])
+    x = net.input("image", (motif_batch(samples, size) / 255 - _MEAN) / _STD, [1, 3, size, size])
     features = _features(net, x)
     locations, confidences, grids = [], [], []
     for number, (feature, aspects) in enumerate(zip(features, _ASPECTS, strict=True)):
@@ -114,12 +115,16 @@ def _features(net: Network, x: Tensor) -> list[Tensor]:
     features = [x]
     for number, (middle, channels, stride, padding) in enumerate(_EXTRAS):
         name = f"additional_blocks.{number}"
-        y = net.measured_conv(x, net.channels(middle), 1, f"{name}.0")
+        y = net.measured_conv(x, net.channels(middle), 1, f"{name}.0", shift=_lift)
         y = net.add("Relu", [y], f"{name}.1")
-        y = net.measured_conv(y, net.channels(channels), 3, f"{name}.2", stride=stride, pads=[padding] * 4)
+        y = net.measured_conv(y, net.channels(channels), 3, f"{name}.2", stride=stride, pads=[padding] * 4, shift=_lift)
         x = net.add("Relu", [y], f"{name}.3")
         features.append(x)
     return features
+
+
+def _lift(values: Array) -> Array:
+    return np.full(values.shape[1], _LIFT, np.float32)
 
 
 def _basic_block(net: Network, x: Tensor, channels: int, stride: int, name: str) -> Tensor:
@@ -129,7 +134,7 @@ def _basic_block(net: Network, x: Tensor, channels: int, stride: int, name: str)
         shortcut = net.conv(x, channels, 1, f"{name}.downsample.0", stride=stride, pads=[0] * 4)
         shortcut = net.batch_norm(shortcut, f"{name}.downsample.1")
     y = net.conv(x, channels, 3, f"{name}.conv1", stride=stride, pads=[1] * 4)
-    y = net.add("Relu", [net.batch_norm(y, f"{name}.bn1")], f"{name}.relu1")
+    y = net.add("Relu", [net.batch_norm(y, f"{name}.bn1", lift=_LIFT)], f"{name}.relu1")
     y = net.conv(y, channels, 3, f"{name}.conv2", pads=[1] * 4)
     y = net.batch_norm(y, f"{name}.bn2", gain=_BRANCH_GAIN)
     return net.add("Relu", [net.add("Add", [y, shortcut], f"{name}.add")], f"{name}.relu2")
