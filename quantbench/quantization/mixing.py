@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+
 import onnx_ir as ir
 
 from quantbench.graphs.qdq import QuantizedTensor
