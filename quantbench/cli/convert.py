@@ -40,6 +40,11 @@ COLUMNS: list[Column] = [
     type=click.Choice(["minmax", "percentile", "entropy", "mse"]),
     help="How observations become ranges. Default: mse.",
 )
+@click.option(
+    "--rounding",
+    type=click.Choice(["nearest", "gptq", "adaround"]),
+    help="How weights get their integer codes. Default: nearest.",
+)
 @click.option("--calibration-samples", type=click.IntRange(min=1), help="Default: what the reference says.")
 @click.option(
     "--recipe",

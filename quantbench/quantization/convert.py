@@ -41,7 +41,8 @@ __all__ = ["convert"]
 
 Array = NDArray[Any]
 _FEED_SAMPLES = 32
-"""Samples whose tensors are held in memory while biases are corrected and the outputs' error is measured."""
+"""Samples whose tensors are held in memory while biases are corrected and the outputs' error is measured. Methods of
+rounding that read the inputs of weights stream through all samples."""
 
 
 def convert(reference: Reference, recipe: Recipe, *, out: Path = Path("variants"), force: bool = False) -> Conversion:
@@ -74,7 +75,8 @@ def convert(reference: Reference, recipe: Recipe, *, out: Path = Path("variants"
         observations = observe(models, tensors, task, dataset.calibration, count)
     feeds: dict[str, list[dict[str, Array]]] = {}
     if recipe.has_integers:
-        feeds = record_feeds(models, task, dataset.calibration, min(count, _FEED_SAMPLES))
+        samples = min(count, _FEED_SAMPLES) if recipe.rounding == "nearest" else count
+        feeds = record_feeds(models, task, dataset.calibration, samples)
     limit = (1 - reference.quality.target_ratio) / 2 if recipe.output_error is None else recipe.output_error
     decisions = {
         name: decide(model, recipe, observations.get(name, {}), feeds.get(name, ()), limit)

@@ -18,7 +18,7 @@ from quantbench.quantization.placement import weight_uses
 from quantbench.quantization.plan import GraphPlan
 from quantbench.quantization.planning import plan_graph
 from quantbench.quantization.recipe import Recipe
-from quantbench.quantization.rounding import round_to_nearest
+from quantbench.quantization.rounding import get_method, round_in_order, round_to_nearest
 from quantbench.quantization.writing import write_graph
 from quantbench.support import progress
 
@@ -64,6 +64,12 @@ def decide(
     harmful: list[str] = []
     if plan.integer_nodes and limit:
         harmful = _harmful(_Trial(model, recipe, observations, feeds), limit, _groups(model, plan))
+    if recipe.rounding != "nearest" and feeds:
+        plan = plan_graph(model, recipe, observations, harmful)
+        method = get_method(recipe.rounding)
+        return Decision(
+            plan, *round_in_order(model, plan, feeds, method, shift=recipe.bias_correction, seed=recipe.seed)
+        )
     means = channel_means(model, feeds) if feeds and recipe.bias_correction else {}
     return _decision(model, recipe, observations, harmful, feeds, means)
 

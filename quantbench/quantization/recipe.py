@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from quantbench.calibration.calibrators import get_calibrator
 from quantbench.errors import InputError
 from quantbench.numerics import Format, get_format
+from quantbench.quantization.rounding import get_method
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -51,6 +52,7 @@ class Recipe:
             weights have a scale per tensor, which gains by it, and not where channels have scales of their own.
         weight_range: what the largest code of a weight stands for: the largest weight ("max"), or less where it lowers
             the squared error ("mse"); None takes "mse" for blocks, else "max".
+        rounding: how weights get their codes: nearest, gptq, or adaround.
         bias_correction: shift biases so that rounding to integers moves no channel's mean.
         output_error: integer activations that move a graph's outputs on the calibration samples by more than this
             share of the outputs' variance are taken back, the most harmful nodes first; 0 takes none back, None
@@ -70,6 +72,7 @@ class Recipe:
     calibration_samples: int | None = None
     equalization: bool | None = None
     weight_range: str | None = None
+    rounding: str = "nearest"
     bias_correction: bool = True
     output_error: float | None = None
     target_ratio: float | None = None
@@ -81,6 +84,7 @@ class Recipe:
         for name in (self.weight_format, self.activation_format, *_formats_of(self.layers)):
             get_format(name)
         get_calibrator(self.calibrator)
+        get_method(self.rounding)
         _ = self.block_size
         if self.weight_range not in (None, *_WEIGHT_RANGES):
             raise InputError(f"unknown weight_range {self.weight_range!r}; use {' or '.join(_WEIGHT_RANGES)}")

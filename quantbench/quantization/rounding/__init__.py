@@ -8,6 +8,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from quantbench.errors import InputError
+from quantbench.quantization.rounding.adaround import adaround
 from quantbench.quantization.rounding.gptq import gptq
 from quantbench.quantization.rounding.in_order import round_in_order
 from quantbench.quantization.rounding.nearest import nearest, round_to_nearest
@@ -18,6 +19,7 @@ __all__ = ["METHODS", "Method", "get_method", "round_in_order", "round_to_neares
 METHODS: dict[str, Method] = {
     "nearest": Method(nearest, reads_inputs=False),
     "gptq": Method(gptq),
+    "adaround": Method(adaround),
 }
 
 
