@@ -135,3 +135,9 @@ def test_the_document_says_only_what_was_asked(tmp_path: Path):
     assert Recipe(**{**document, "layers": tuple(LayerRule(**rule) for rule in document["layers"])}) == load_recipe(
         tmp_path / "recipe.toml"
     )
+
+
+def test_an_unknown_rounding_names_the_nearest_known_one():
+    with pytest.raises(InputError, match="unknown weight rounding 'gtpq'; did you mean gptq"):
+        Recipe("int4", rounding="gtpq")
+    assert Recipe("int4", rounding="gptq").document() == {"dtype": "int4", "rounding": "gptq"}

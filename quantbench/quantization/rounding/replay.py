@@ -128,8 +128,11 @@ class Piece:
         if stop not in known:
             self.computed = {name: [None] * batches for name in wanted}
             piece = ir.Model(ir.convenience.extract(model.graph, starts, wanted), ir_version=model.ir_version)
+            options = session_options(1)
+            # or ONNX Runtime would round float weights between quantized tensors to 8 bits of its own
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
             self._session = ort.InferenceSession(
-                ir.to_proto(piece).SerializeToString(), session_options(1), providers=["CPUExecutionProvider"]
+                ir.to_proto(piece).SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
             self._present = [argument.name for argument in self._session.get_inputs()]
 
