@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from quantbench.quantization.rounding.adaround import adaround
-from quantbench.quantization.rounding.factor import factorize, solve
+from quantbench.quantization.rounding.factor import factorize, multiply, solve
 from quantbench.quantization.rounding.gptq import gptq
 from quantbench.quantization.rounding.problem import Problem, Solution
 from quantbench.quantization.rounding.scales import candidate_scales
@@ -69,6 +69,7 @@ def test_the_factor_is_that_of_the_matrix():
     assert np.array_equal(feedback, np.tril(feedback, -1))
     np.testing.assert_allclose(unit * diagonal @ unit.T, hessian, rtol=1e-9, atol=1e-9 * hessian.max())
     rows = np.random.default_rng(1).normal(size=(5, 150))
+    np.testing.assert_allclose(multiply(rows, hessian), rows @ hessian, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(solve(rows, feedback, diagonal), rows @ np.linalg.inv(hessian), rtol=1e-6, atol=1e-9)
 
 

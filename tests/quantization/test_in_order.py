@@ -12,6 +12,7 @@ from onnx_models import graph, normal, run
 from small_reference import SAMPLES, images, network, small_reference
 
 from quantbench.calibration import Histogram
+from quantbench.errors import InputError
 from quantbench.graphs.load import prepare
 from quantbench.quantization import Recipe, convert
 from quantbench.quantization.affine import dequantize
@@ -117,7 +118,7 @@ def test_one_sample_alone_is_enough_to_run():
     model = prepare(network())
     feeds = [{"x": images()[:1]}]
     plan = planned(model, feeds)
-    weights, shifts = round_in_order(model, plan, feeds, get_method("gptq"))
+    weights, shifts = round_in_order(model, plan, feeds, get_method("gptq"), seed=-1)
     assert np.isfinite(output_error(model, plan, weights, shifts, FEEDS))
 
 
@@ -172,6 +173,12 @@ def test_what_a_replay_keeps_and_computes_again():
             for batch in (2, 0, 1):
                 np.testing.assert_allclose(piece.run(batch), expected[stop][batch], rtol=1e-5, atol=1e-6)
             run_again.close(piece)
+
+
+def test_no_samples_are_too_few():
+    model = prepare(network())
+    with pytest.raises(InputError, match="at least one calibration sample"):
+        round_in_order(model, planned(model, FEEDS), [], get_method("gptq"))
 
 
 @pytest.mark.parametrize("method", ["gptq", "adaround"])

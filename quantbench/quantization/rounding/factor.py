@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from quantbench.quantization.rounding.threads import compiled, dot, over_rows
 
-__all__ = ["factorize", "solve"]
+__all__ = ["factorize", "multiply", "solve"]
 
 Array = NDArray[Any]
 
@@ -49,6 +49,23 @@ def solve(rows: Array, feedback: Array, diagonal: Array) -> Array:
     return solved
 
 
+def multiply(rows: Array, matrix: Array) -> Array:
+    """rows·matrix in float64, each sum in the order of the rows' columns."""
+    product = np.zeros((len(rows), matrix.shape[1]))
+    over_rows(_multiply_rows, len(rows), np.ascontiguousarray(rows), np.ascontiguousarray(matrix), product)
+    return product
+
+
+@compiled
+def _multiply_rows(first: int, last: int, rows: Any, matrix: Any, product: Any) -> None:
+    for row in range(first, last):
+        out = product[row]
+        for k in range(len(matrix)):
+            factor, line = rows[row, k], matrix[k]
+            for i in range(len(out)):
+                out[i] += factor * line[i]
+
+
 @compiled
 def _subtract_known(first: int, last: int, rows: Any, panel: Any, start: int, end: int) -> None:
     """Take from the panel's columns what the columns before it explain."""
@@ -82,7 +99,9 @@ def _solve_rows(first: int, last: int, rows: Any, feedback: Any, diagonal: Any) 
     for row in range(first, last):
         x = rows[row]
         for k in range(size - 1, -1, -1):
-            x[:k] -= feedback[k, :k] * x[k]
+            factor, line = x[k], feedback[k]
+            for i in range(k):
+                x[i] -= line[i] * factor
         x /= diagonal
         for k in range(size):
             x[k] -= dot(x[:k], feedback[k, :k])

@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from quantbench.errors import InputError
 from quantbench.graphs.qdq import QuantizedTensor, write_activations
 from quantbench.quantization.affine import dequantize
 from quantbench.quantization.placement import WeightUse, weight_uses
@@ -52,7 +53,8 @@ def round_in_order(
 ) -> tuple[dict[str, QuantizedTensor], dict[str, Array]]:
     """Round every weight that the plan puts into integers, and correct the biases.
 
-    The result depends neither on the number of threads nor on the order in which they finish.
+    The result depends neither on the number of threads nor on the order in which they finish. Lookups, and operations
+    whose weights make no matrices (`patches_of`), get the nearest codes and keep their biases.
 
     Args:
         model: a prepared graph; left as it is.
@@ -64,7 +66,13 @@ def round_in_order(
 
     Returns:
         (the integer weights by initializer, what to add to each bias, float64 of shape (channels,), by initializer).
+
+    Raises:
+        InputError: there are no feeds.
     """
+    if not feeds:
+        raise InputError("weights are rounded for the inputs they meet: at least one calibration sample is needed")
+    seed %= 1 << 32  # generators take no negative numbers
     rounded = model.clone()
     write_activations(rounded, activation_affines(plan), plan.integer_nodes)
     reading = {node.name: node.inputs[0].name or "" for node in rounded.graph if node.inputs and node.inputs[0]}

@@ -69,11 +69,11 @@ class MomentsSum:
         step = _grid(max(np.abs(x).max(initial=0.0), np.abs(r).max(initial=0.0)), count)
         x, r = np.rint(x / step), np.rint(r / step)
         x -= r
-        products = np.matmul(r.transpose(0, 2, 1), r) * step**2
-        cross = np.matmul(x.transpose(0, 2, 1), r) * step**2
         total = r.sum(axis=1) * step
+        products = np.matmul(r.transpose(0, 2, 1), r) * step**2
         covariance = (products - _outer(total, total) / count) / max(count - 1, 1)
-        square = np.square(covariance).sum(axis=(1, 2))
+        square = np.einsum("gkl,gkl->g", covariance, covariance)
+        cross = np.matmul(x.transpose(0, 2, 1), r) * step**2
         self._batches.append(count)
         _add_to(self._parts, [products, cross, total, x.sum(axis=1) * step, covariance, square])
 

@@ -17,6 +17,8 @@ compiled: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.njit(
 """A kernel whose sums may be taken in vectors; the compiler fixes their order once and for all."""
 
 _CHUNK = 16
+_FEW = 64
+"""Rows that are not worth a second thread."""
 
 
 @compiled
@@ -34,7 +36,7 @@ def over_rows(kernel: Callable[..., None], rows: int, *arguments: Any) -> None:
     The kernel works on each row by itself, so that it does not matter who takes which.
     """
     count = workers()
-    if count == 1 or rows <= _CHUNK:
+    if count == 1 or rows <= _FEW:
         kernel(0, rows, *arguments)
         return
     with ThreadPoolExecutor(count) as pool:

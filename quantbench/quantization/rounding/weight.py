@@ -13,7 +13,7 @@ from quantbench.graphs.qdq import LARGEST_MULTIPLE, Affine, QuantizedTensor
 from quantbench.quantization.affine import integer_range
 from quantbench.quantization.placement import WeightUse
 from quantbench.quantization.plan import GraphPlan, TensorPlan
-from quantbench.quantization.rounding.factor import factorize, solve
+from quantbench.quantization.rounding.factor import factorize, multiply, solve
 from quantbench.quantization.rounding.matrix import MatrixLayout
 from quantbench.quantization.rounding.moments import Moments
 from quantbench.quantization.rounding.nearest import least_scales, round_weight_to_nearest
@@ -119,6 +119,5 @@ def _moved(weight: Array, hessian: Array, moments: Moments) -> Array:
     """
     moved = np.empty_like(weight)
     for group, rows in enumerate(weight):
-        difference = np.einsum("rk,kc->rc", rows, moments.cross[group])
-        moved[group] = rows + solve(difference, *factorize(hessian[group]))
+        moved[group] = rows + solve(multiply(rows, moments.cross[group]), *factorize(hessian[group]))
     return moved
