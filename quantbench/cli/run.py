@@ -97,6 +97,6 @@ def run(
         columns=COLUMNS,
         as_json=as_json,
     )
-    if not as_json:
-        for done in finished:
-            click.echo(done.line())
+    for done in finished:  # a line a run, as the reference harness prints it
+        for line in [each.line for each in done.repeats] or [done.line()]:
+            click.echo(line, err=as_json)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -13,14 +14,17 @@ from numpy.typing import NDArray
 from quantbench.graphs.executor import Executor
 from quantbench.tasks.base import Task
 
-__all__ = ["Speed", "probe"]
+__all__ = ["Speed", "concurrency", "probe"]
 
 Array = NDArray[Any]
 
 BATCHES = (1, 2, 4, 8, 16, 32)
+MOST_WORKERS = 8
 RUNS = 30
 FASTEST = 20e-6
 """Seconds that LoadGen and its Python binding take for a query that nothing is computed for, about."""
+HINDRANCE = 1.2
+"""How much longer a batch may take beside others, where it takes long anyway."""
 WORTHWHILE = 1.03
 """A larger batch has to bring this much more throughput: it costs memory and latency."""
 
@@ -33,6 +37,8 @@ class Speed:
     """The fastest of a few runs: what the variant can do."""
     mean: dict[int, float]
     """The mean of them: what can be counted on, on a machine that does other things too."""
+    concurrent: dict[int, float] = field(default_factory=dict)
+    """Samples a second by the number of threads that compute Server's batches at once; empty where nobody asked."""
 
     def batch(self, *, within: float = math.inf, largest: int | None = None) -> int:
         """The smallest batch whose throughput is nearly the highest.
@@ -45,6 +51,21 @@ class Speed:
             allowed = seconds <= within and (largest is None or size <= largest)
             if allowed and size / seconds > WORTHWHILE * best / self.best[best]:
                 best = size
+        return best
+
+    def workers(self, batch: int, *, within: float = math.inf) -> int:
+        """The fewest threads whose throughput is nearly the highest.
+
+        Args:
+            batch: the size that `concurrent` was measured with.
+            within: only as many threads count as have their batches done in so many seconds beside each other, or
+                about as soon as one has alone.
+        """
+        best = 1
+        for count, rate in self.concurrent.items():
+            alone, beside = batch / self.concurrent[1], count * batch / rate
+            if beside <= max(within, HINDRANCE * alone) and rate > WORTHWHILE * self.concurrent[best]:
+                best = count
         return best
 
     def throughput(self, batch: int, *, sustained: bool = False) -> float:
@@ -70,6 +91,35 @@ def probe(executor: Executor, task: Task, inputs: Sequence[Array], budget: float
         if time.perf_counter() + 2 * mean[size] > end:
             break
     return Speed(best, mean)
+
+
+def concurrency(
+    executor: Executor, task: Task, inputs: Sequence[Array], batch: int, budget: float = 0.25
+) -> dict[int, float]:
+    """Samples a second of one thread that computes batches, of two at once, and so on while more bring more.
+
+    Args:
+        budget: seconds for each number of threads (longer where one batch takes longer).
+    """
+    samples = [inputs[k % len(inputs)] for k in range(batch)]
+    rates: dict[int, float] = {}
+    for count in range(1, MOST_WORKERS + 1):
+        end = time.perf_counter() + budget
+
+        def work(end: float = end) -> int:
+            done = 0
+            while not done or time.perf_counter() < end:
+                _seconds(executor, task, samples)
+                done += 1
+            return done
+
+        started = time.perf_counter()
+        with ThreadPoolExecutor(count) as threads:
+            batches = sum(each.result() for each in [threads.submit(work) for _ in range(count)])
+        rates[count] = batches * batch / (time.perf_counter() - started)
+        if count > 1 and rates[count] <= WORTHWHILE * rates[count - 1]:
+            break
+    return rates
 
 
 def _seconds(executor: Executor, task: Task, batch: Sequence[Array]) -> float:

@@ -14,7 +14,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["ROUNDS", "SCENARIOS", "Seeds", "Settings", "settings"]
+__all__ = ["ROUNDS", "SCENARIOS", "Search", "Seeds", "Settings", "settings"]
 
 ROUNDS = ("v0.5", "current")
 SCENARIOS = ("SingleStream", "MultiStream", "Server", "Offline")
@@ -27,6 +27,24 @@ class Seeds:
     qsl: int
     sample_index: int
     schedule: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """How the highest that keeps to a bound is searched for.
+
+    Attributes:
+        quantity: what of: "target_qps" or "samples_per_query"; unit: as it is printed.
+        tolerance: how near, as a part of what is found.
+        attempts: how often what is found is run at full length, each time a little less, until it holds.
+        shorter: which settings a probe takes in place of the run's own.
+    """
+
+    quantity: str
+    unit: str
+    tolerance: float
+    attempts: int
+    shorter: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +62,9 @@ class Settings:
     unit: str
     samples_per_query: int | None = None
     bound: str | None = None
+    search: Search | None = None
+    runs: int = 1
+    """How many times the round wants the run; the worst is the result."""
     at_most_the_data_set: bool = False
     max_seconds: float = 0.0
     """0 is no limit; LoadGen calls a run that reaches the limit invalid."""
@@ -61,10 +82,14 @@ def settings(round_: str, scenario: str, task: str, *, quick: bool = False) -> S
         raise InputError(f"there is no scenario {scenario!r}; --scenario takes {', '.join(SCENARIOS)}")
     tables = _tables()
     rules = dict(tables[round_][scenario])
-    variants = {key: rules.pop(key) for key, value in tables[round_][scenario].items() if isinstance(value, dict)}
+    search = rules.pop("search", None)
+    variants = {key: rules.pop(key) for key, value in list(rules.items()) if isinstance(value, dict)}
     rules |= variants.get(task, {})
     if quick:
         rules |= {**tables["quick"], "min_queries": tables["quick"]["min_queries"][scenario]}
+    if search is not None and (not quick or search["quick"]):
+        how = tables["search"]["quick" if quick else "full"]
+        rules["search"] = Search(quantity=search["quantity"], unit=search["unit"], **how)
     return Settings(round=round_, scenario=scenario, seeds=Seeds(**tables[round_]["seeds"]), **rules)
 
 

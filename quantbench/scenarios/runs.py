@@ -1,85 +1,33 @@
-"""One LoadGen run of an opened variant: what came out, and how it goes."""
+"""A run of an opened variant in one scenario: one LoadGen test, or a search for the highest that keeps to the bound."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import logging
+import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from quantbench.datasets.base import Dataset
-from quantbench.errors import InputError, QuantbenchError
-from quantbench.evaluation import get_metric
+from quantbench.errors import InputError
 from quantbench.graphs.executor import Executor
 from quantbench.references import Reference
-from quantbench.scenarios import logs as loadgen_logs
-from quantbench.scenarios.loadgen import run_test
-from quantbench.scenarios.probe import probe
-from quantbench.scenarios.qsl import SampleLibrary
-from quantbench.scenarios.rounds import settings
-from quantbench.scenarios.sut import DirectSystem, QueueSystem, SystemUnderTest, answers
-from quantbench.scenarios.traffic import Traffic, latency_bound_ms, plan_traffic
+from quantbench.scenarios.probe import concurrency, probe
+from quantbench.scenarios.record import Probe, Run
+from quantbench.scenarios.rounds import Search, settings
+from quantbench.scenarios.search import highest
+from quantbench.scenarios.traffic import Traffic, latency_bound_ms, plan_traffic, roomier, serving
+from quantbench.scenarios.trial import Setup, in_a_sentence, trial
 from quantbench.support import atomic_folder, to_json
 from quantbench.tasks.base import Task
 
-__all__ = ["PERCENTILES", "Run", "run"]
+__all__ = ["run"]
 
-PERCENTILES = (50.0, 80.0, 90.0, 95.0, 99.0, 99.9)
 MODES = ("performance", "accuracy")
-
-WORKERS = 2
-"""Server threads: one decodes and encodes while the other is in the runtime."""
 PROBED = 32
+_SUMMARIES = ("mlperf_log_summary.txt", "mlperf_log_detail.txt", "result_line.txt")
+"""What is kept of a search's probes; LoadGen's traces are large."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """What a LoadGen run showed.
-
-    In performance mode `result` and `unit` are what the round reports for the scenario, and `valid` is LoadGen's
-    verdict, and in v0.5's MultiStream, whose interval LoadGen no longer knows, also whether the percentile keeps to it.
-    In accuracy mode `result` is the score, `unit` the metric, and `valid` says that LoadGen logged no error.
-    Latencies are those of queries; in Offline, which has a single query, those of samples.
-    """
-
-    reference: str
-    dtype: str
-    scenario: str
-    mode: str
-    round: str
-    valid: bool
-    result: float
-    unit: str
-    latency_ms: Mapping[str, float]
-    queries: int
-    samples: int
-    seconds: float
-    accuracy: float | None
-    """The metric over the whole scored set; None in performance mode."""
-    logs: str
-    quick: bool
-    """A shortened run, which is no result."""
-    gated: bool
-    """Whether a passing verdict was asked for."""
-    target_qps: float | None
-    """Server's arrival rate in queries a second."""
-    bound_ms: float | None
-    """What the round's latency percentile has to keep to."""
-
-    def document(self) -> dict[str, Any]:
-        """The run as one JSON object."""
-        return {**vars(self), "latency_ms": dict(self.latency_ms)}
-
-    def line(self) -> str:
-        """The reference harness's line, times in seconds. Offline counts samples, the other scenarios queries."""
-        count = self.samples if self.scenario == "Offline" else self.queries
-        accuracy = "" if self.accuracy is None else f"acc={100 * self.accuracy:.3f}%, "
-        tiles = ",".join(f"{fraction}:{self.latency_ms[str(fraction)] / 1000:.4f}" for fraction in PERCENTILES)
-        return (
-            f"TestScenario.{self.scenario} qps={count / self.seconds:.2f}, mean={self.latency_ms['mean'] / 1000:.4f}, "
-            f"time={self.seconds:.3f}, {accuracy}queries={count}, tiles={tiles}"
-        )
+logger = logging.getLogger(__name__)
 
 
 def run(
@@ -100,13 +48,18 @@ def run(
 ) -> Run:
     """Put an opened variant through LoadGen.
 
+    Where the round's result is the highest rate, or the most samples a query, that keeps to a latency bound, it is
+    searched for with short tests, and what is found is run at full length, as often as the round wants; the worst of
+    these runs is the result. Where one of them fails the bound, the search goes on below.
+
     Args:
         mode: "performance", or "accuracy": every scored sample once, its response logged and scored.
         quick: seconds instead of the rules' length; marks the run as no result.
         gated: only noted in the run; `require_passing` is what asks for a verdict.
         logs: the folder for LoadGen's logs and `run.json`; what stood there is replaced when the run is complete.
-        target_qps: Server's queries a second; without it, a rate that the measured speed should sustain.
-        samples_per_query: MultiStream's where the round leaves it open; without it, a number that should fit.
+            Several runs have a folder each in it (`run_1` …), and so have the probes of a search.
+        target_qps: Server's queries a second, instead of searching.
+        samples_per_query: MultiStream's where the round leaves it open, instead of searching.
 
     Raises:
         InputError: an unknown scenario, mode or round; the reference lacks the bound that the scenario needs; the
@@ -116,109 +69,122 @@ def run(
     if mode not in MODES:
         raise InputError(f"there is no mode {mode!r}; --mode takes {' or '.join(MODES)}")
     rules = settings(round, scenario, reference.task, quick=quick)
-    total = len(dataset.scored)
-    if total == 0:
+    if len(dataset.scored) == 0:
         raise InputError(f"reference {reference.name}: its data set has no samples left to score")
+    setup = Setup(
+        reference=reference,
+        executor=executor,
+        dataset=dataset,
+        task=task,
+        dtype=dtype,
+        mode=mode,
+        quick=quick,
+        gated=gated,
+    )
     bound_ms = latency_bound_ms(rules, reference) if mode == "performance" else None
     what = f"{reference.name} {dtype} {scenario}"
-    with _in_a_sentence(what):
-        speed = probe(executor, task, [dataset.scored.input(index) for index in range(min(PROBED, total))])
+    with in_a_sentence(what):
+        inputs = [dataset.scored.input(index) for index in range(min(PROBED, setup.total))]
+        speed = probe(executor, task, inputs)
+        if scenario == "Server":
+            speed = replace(speed, concurrent=concurrency(executor, task, inputs, serving(speed, bound_ms)))
     traffic = plan_traffic(
         rules,
         speed,
         mode=mode,
-        total=total,
+        total=setup.total,
         bound_ms=bound_ms,
         target_qps=target_qps,
         samples_per_query=samples_per_query,
     )
-    load = traffic.settings()
-    in_memory = min(total, reference.performance_samples)
+    searches = mode == "performance" and target_qps is None and samples_per_query is None
     with atomic_folder(logs) as folder:
-        system, library = _system(executor, dataset, task, traffic)
-        with _in_a_sentence(what):
-            run_test(
-                system,
-                library,
-                load,
-                folder,
-                performance_samples=in_memory,
-                expected_seconds=traffic.expected_seconds,
-                what=what,
-            )
-        log = loadgen_logs.detail(folder)
-        timing = loadgen_logs.timing(folder, by_query=scenario != "Offline")
-        if mode == "accuracy":
-            score = _score(reference, dataset, task, folder)
-            valid, result, unit = not log.errors, score, reference.quality.metric
+        if rules.search is not None and searches:
+            done = _searched(setup, traffic, rules.search, folder, what)
         else:
-            in_bound = bound_ms is None or timing.percentile(rules.percentile) <= bound_ms * 1e6
-            valid = log.result("result_validity") == "VALID" and in_bound
-            score, result, unit = None, float(log.result(rules.result)) * rules.scale, rules.unit
-        done = Run(
-            reference=reference.name,
-            dtype=dtype,
-            scenario=scenario,
-            mode=mode,
-            round=round,
-            valid=valid,
-            result=result,
-            unit=unit,
-            latency_ms=_latency_ms(timing),
-            queries=timing.queries,
-            samples=timing.samples,
-            seconds=timing.seconds,
-            accuracy=score,
-            logs=str(logs),
-            quick=quick,
-            gated=gated,
-            target_qps=traffic.target_qps,
-            bound_ms=bound_ms,
-        )
+            done = _repeated(setup, traffic, folder, what)
+        done = replace(done, logs=str(logs / Path(done.logs).relative_to(folder)))
         (folder / "run.json").write_text(to_json(done.document()), encoding="utf-8")
     return done
 
 
-def _system(
-    executor: Executor, dataset: Dataset, task: Task, traffic: Traffic
-) -> tuple[SystemUnderTest, SampleLibrary]:
-    """The system for a scenario, over a sample library of its own."""
-    scenario = traffic.rules.scenario
-    if scenario == "SingleStream":  # one sample is stacked as it is loaded: nothing but its batch axis is added
-        library = SampleLibrary(dataset.scored, lambda sample: task.feeds(executor, [sample]))
-        return DirectSystem(answers(executor, task, library.__getitem__, stacked=True), batch=1), library
-    library = SampleLibrary(dataset.scored)
-    answer = answers(executor, task, library.__getitem__)
-    if scenario == "Server":
-        return QueueSystem(answer, traffic.batch, WORKERS), library
-    return DirectSystem(answer, traffic.batch, order=lambda index: library[index].shape), library
+def _searched(setup: Setup, traffic: Traffic, search: Search, folder: Path, what: str) -> Run:
+    """Look for the highest that keeps to the bound in short tests, then run it at full length, the next lower if that
+    fails. The probes are part of the run that comes out, which is invalid where nothing keeps to the bound."""
+    probes: list[Run] = []
+    whole = search.quantity == "samples_per_query"
+
+    def fits(number: float) -> bool:
+        place = folder / "probes" / f"{len(probes) + 1:02}"
+        place.mkdir(parents=True)
+        rules = roomier(replace(traffic.rules, **search.shorter), traffic.bound_ms)
+        done = trial(setup, _asking(replace(traffic, rules=rules), search, number), place, what)
+        _keep_summaries(place)
+        probes.append(done)
+        logger.info("%s: %s %s", what, _said(done, search), "keeps to it" if done.valid else "does not")
+        return done.valid
+
+    found = highest(
+        fits,
+        traffic.samples_per_query if whole else float(traffic.target_qps or 1.0),
+        tolerance=search.tolerance,
+        whole=whole,
+        most=setup.in_memory if whole else float("inf"),
+    )
+    tried = 0
+    done: Run | None = None
+    while found is not None and tried < search.attempts:
+        for earlier in folder.glob("run_*"):
+            shutil.rmtree(earlier)
+        done = _repeated(setup, _asking(traffic, search, found), folder, what)
+        tried += 1
+        if done.valid:
+            break
+        logger.info("%s: %s does not at full length", what, _said(done, search))
+        found = _lower(found, search.tolerance, whole)
+    evidence = tuple(each.probe() for each in probes)
+    if done is None:  # nothing fits: the last probe says how far from it
+        return replace(probes[-1], search=evidence)
+    return replace(done, search=evidence)
 
 
-def _score(reference: Reference, dataset: Dataset, task: Task, folder: Path) -> float:
-    """The metric of the responses that LoadGen logged, over every scored sample."""
-    responses = loadgen_logs.responses(folder)
-    total = len(dataset.scored)
-    if sorted(responses) != list(range(total)):
-        raise InputError(
-            f"LoadGen's accuracy log has answers to {len(responses)} samples of {total}; is the disk full?"
-        )
-    predictions = [task.from_bytes(responses[index]) for index in range(total)]
-    truths = [dataset.scored.truth(index) for index in range(total)]
-    return get_metric(reference.quality.metric)(predictions, truths).value
+def _repeated(setup: Setup, traffic: Traffic, folder: Path, what: str) -> Run:
+    """As many tests as the round wants; the worst one, which is an invalid one where there is any."""
+    count = traffic.rules.runs if setup.mode == "performance" else 1
+    if count == 1:
+        return trial(setup, traffic, folder, what)
+    runs: list[Run] = []
+    for number in range(1, count + 1):
+        place = folder / f"run_{number}"
+        place.mkdir()
+        runs.append(trial(setup, traffic, place, f"{what} {number} of {count}"))
+        if not runs[-1].valid:  # the worst of all, whatever the others would be
+            break
+    repeats: tuple[Probe, ...] = tuple(each.probe() for each in runs)
+    worst = min(runs, key=lambda each: (each.valid, each.result, -(each.bounded_ms or 0.0)))
+    return replace(worst, repeats=repeats)
 
 
-def _latency_ms(timing: loadgen_logs.Timing) -> dict[str, float]:
-    percentiles = {str(percentile): timing.percentile(percentile / 100) * 1e-6 for percentile in PERCENTILES}
-    return {"mean": float(timing.latencies.mean()) * 1e-6, **percentiles}
+def _asking(traffic: Traffic, search: Search, number: float) -> Traffic:
+    if search.quantity == "samples_per_query":
+        return replace(traffic, samples_per_query=int(number), batch=traffic.speed.batch(largest=int(number)))
+    return replace(traffic, target_qps=number)
 
 
-@contextmanager
-def _in_a_sentence(what: str) -> Iterator[None]:
-    """Whatever fails in the runtime, the task or a sample becomes one sentence."""
-    try:
-        yield
-    except QuantbenchError:
-        raise
-    except Exception as error:  # the runtime's exceptions share no base class
-        reason = (str(error).strip().splitlines() or [""])[0]
-        raise InputError(f"{what} failed: {type(error).__name__}: {reason}; --debug shows where") from error
+def _lower(number: float, tolerance: float, whole: bool) -> float | None:
+    """The next number to try below one that failed at full length."""
+    if not whole:
+        return number * (1 - tolerance)
+    lower = min(number - 1, int(number * (1 - tolerance)))
+    return lower if lower >= 1 else None
+
+
+def _said(done: Run, search: Search) -> str:
+    number = done.target_qps if search.quantity == "target_qps" else done.samples_per_query
+    return f"{number:.4g} {search.unit}: {done.bounded_ms:.4g} ms of {done.bound_ms:g}"
+
+
+def _keep_summaries(place: Path) -> None:
+    for file in place.iterdir():
+        if file.name not in _SUMMARIES:
+            file.unlink()

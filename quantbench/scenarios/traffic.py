@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mlperf_loadgen as lg
 
@@ -12,7 +12,7 @@ from quantbench.references import Reference
 from quantbench.scenarios.probe import Speed
 from quantbench.scenarios.rounds import Settings
 
-__all__ = ["Traffic", "latency_bound_ms", "plan_traffic"]
+__all__ = ["Traffic", "latency_bound_ms", "plan_traffic", "roomier", "serving"]
 
 HIGHEST_LOAD = 0.7
 """The part of the measured throughput that is asked for where the user asks for nothing."""
@@ -35,6 +35,8 @@ class Traffic:
     batch: int
     """The most samples that are computed at once."""
     samples_per_query: int
+    workers: int = 1
+    """Server's threads."""
     bound_ms: float | None = None
     target_qps: float | None = None
     """Server's arrival rate."""
@@ -123,7 +125,7 @@ def plan_traffic(
         if number is not None and number <= 0:
             raise InputError(f"{name} must be above 0, not {number}")
     bound = math.inf if bound_ms is None else bound_ms / 1000
-    samples = rules.samples_per_query or 1
+    samples, workers = rules.samples_per_query or 1, 1
     match rules.scenario:
         case "SingleStream":
             batch = 1
@@ -131,8 +133,9 @@ def plan_traffic(
             samples = rules.samples_per_query or samples_per_query or _fitting_samples(speed, bound)
             batch = speed.batch(largest=samples)
         case "Server":
-            batch = speed.batch(within=bound / 2)  # a query may have to wait for the batch before its own
-            target_qps = HURRY if mode == "accuracy" else target_qps or _sustainable_rate(speed, batch, bound)
+            batch = serving(speed, bound_ms)
+            workers = speed.workers(batch, within=bound / 2)
+            target_qps = HURRY if mode == "accuracy" else target_qps or _sustainable_rate(speed, batch, workers, bound)
         case _:
             batch = speed.batch()
     return Traffic(
@@ -142,6 +145,7 @@ def plan_traffic(
         total=total,
         batch=batch,
         samples_per_query=samples,
+        workers=workers,
         bound_ms=bound_ms,
         target_qps=target_qps if rules.scenario == "Server" else None,
     )
@@ -154,7 +158,19 @@ def _fitting_samples(speed: Speed, bound: float) -> int:
     return max(1, int(HIGHEST_LOAD * bound * speed.throughput(speed.batch(within=bound), sustained=True)))
 
 
-def _sustainable_rate(speed: Speed, batch: int, bound: float) -> float:
+def serving(speed: Speed, bound_ms: float | None) -> int:
+    """Server's largest batch: a query may have to wait for the batch before its own."""
+    return speed.batch(within=math.inf if bound_ms is None else bound_ms / 2000)
+
+
+def roomier(rules: Settings, bound_ms: float | None) -> Settings:
+    """The rules with room for the least queries at twice the bound, where a quick run would be cut off before that."""
+    if bound_ms is None or not rules.max_seconds:
+        return rules
+    return replace(rules, max_seconds=max(rules.max_seconds, rules.min_queries * 2 * bound_ms / 1000))
+
+
+def _sustainable_rate(speed: Speed, batch: int, workers: int, bound: float) -> float:
     """Queries a second of which 99% should be done within the bound.
 
     With random arrivals and constant service time s, a queue at load r keeps a query waiting longer than t with a
@@ -163,4 +179,4 @@ def _sustainable_rate(speed: Speed, batch: int, bound: float) -> float:
     single = speed.mean[1]
     room = 2 * max(bound - single, 0.0) / (math.log(100) * single)
     load = min(max(room / (1 + room), LOWEST_LOAD), HIGHEST_LOAD)
-    return load * speed.throughput(batch, sustained=True)
+    return load * speed.concurrent.get(workers, speed.throughput(batch, sustained=True))

@@ -44,7 +44,7 @@ def test_the_fixed_interval_of_v05(
 def test_an_overloaded_server_is_invalid(
     tmp_path: Path, reference: Reference, executor: TinyExecutor, dataset: Dataset
 ) -> None:
-    """Two workers with batches of one, 10 ms each: 200 a second at best, and 300 are asked for."""
+    """Eight workers at most with batches of one, 10 ms each: 800 a second at best, and 3000 are asked for."""
     bounded = replace(reference, latency=Latency(server_ms=15.0))
     done = run(
         bounded,
@@ -54,11 +54,11 @@ def test_an_overloaded_server_is_invalid(
         dtype="fp32",
         scenario="Server",
         quick=True,
-        target_qps=300.0,
+        target_qps=3000.0,
         logs=tmp_path,
     )
     assert not done.valid
-    assert (done.target_qps, done.bound_ms) == (300.0, 15.0)
+    assert (done.target_qps, done.bound_ms) == (3000.0, 15.0)
     assert done.latency_ms["90.0"] > 15.0
 
 
