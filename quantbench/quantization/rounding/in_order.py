@@ -34,7 +34,7 @@ __all__ = ["round_in_order"]
 
 Array = NDArray[Any]
 
-_BUDGET = 3 << 27
+_BUDGET = 1 << 28
 """Bytes of intermediate tensors that are kept while the exact and the rounded graph are followed, for both together."""
 _POSITIONS = 1 << 13
 """Output positions at most that second moments are taken at; means are taken over all."""
