@@ -75,3 +75,19 @@ def test_unknown_names_are_refused_with_the_known_ones() -> None:
         settings("v0.7", "Server", "translation")
     with pytest.raises(InputError, match="SingleStream, MultiStream, Server, Offline"):
         settings("v0.5", "server", "translation")
+
+
+def test_what_is_searched_for_and_how_often_it_is_run() -> None:
+    """v0.5's results of MultiStream and Server are the highest that keeps to the bound, Server's the worst of five."""
+    for round_, scenario, quantity, quick in [
+        ("v0.5", "MultiStream", "samples_per_query", True),
+        ("v0.5", "Server", "target_qps", True),
+        ("current", "Server", "target_qps", False),
+    ]:
+        full = settings(round_, scenario, "translation")
+        assert full.search is not None and full.search.quantity == quantity
+        assert full.runs == (5 if (round_, scenario) == ("v0.5", "Server") else 1)
+        hurried = settings(round_, scenario, "translation", quick=True)
+        assert (hurried.search is not None, hurried.runs) == (quick, 1)
+    assert all(settings(round_, "Offline", "translation").search is None for round_ in ROUNDS)
+    assert settings("current", "MultiStream", "translation").search is None
