@@ -111,14 +111,15 @@ def run(
 def _searched(setup: Setup, traffic: Traffic, search: Search, folder: Path, what: str) -> Run:
     """Look for the highest that keeps to the bound in short tests, then run it at full length, the next lower if that
     fails. The probes are part of the run that comes out, which is invalid where nothing keeps to the bound."""
+    traffic = replace(traffic, rules=roomier(traffic.rules, traffic.bound_ms))
     probes: list[Run] = []
     whole = search.quantity == "samples_per_query"
 
     def fits(number: float) -> bool:
         place = folder / "probes" / f"{len(probes) + 1:02}"
         place.mkdir(parents=True)
-        rules = roomier(replace(traffic.rules, **search.shorter), traffic.bound_ms)
-        done = trial(setup, _asking(replace(traffic, rules=rules), search, number), place, what)
+        shorter = replace(traffic, rules=replace(traffic.rules, **search.shorter))
+        done = trial(setup, _asking(shorter, search, number), place, what)
         _keep_summaries(place)
         probes.append(done)
         logger.info("%s: %s %s", what, _said(done, search), "keeps to it" if done.valid else "does not")
