@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +49,7 @@ class Observation:
 
 
 class Histogram:
-    """Counts the values of one tensor, batch after batch, in constant memory.
+    """Counts the values of one tensor, batch after batch, in constant memory. Safe to call from several threads.
 
     Args:
         name: the tensor, for the error message.
@@ -56,11 +57,10 @@ class Histogram:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._counts = np.zeros((4, BINS), np.uint32)  # four rows, so that equal neighbours do not wait on each other
         self._total = np.zeros(BINS, np.uint64)
-        self._pending = 0
         self._minimum = np.inf
         self._maximum = -np.inf
+        self._lock = threading.Lock()
 
     def add(self, values: Array) -> None:
         """Count the values of a float32 array of any shape.
@@ -69,16 +69,17 @@ class Histogram:
             InputError: a value is NaN or infinite.
         """
         flat = np.ascontiguousarray(values, np.float32).reshape(-1)
-        if not flat.size:
-            return
-        if self._pending + flat.size > _CAPACITY:
-            self._flush()
-        minimum, maximum = _count(flat.view(np.uint32), flat, self._counts)
-        self._pending += flat.size
-        if not (np.isfinite(minimum) and np.isfinite(maximum)) or self._counts[:, _NAN_BINS].any():
-            raise InputError(f"tensor {self._name} becomes NaN or infinite on the calibration samples")
-        self._minimum = min(self._minimum, minimum)
-        self._maximum = max(self._maximum, maximum)
+        for start in range(0, flat.size, _CAPACITY):
+            part = flat[start : start + _CAPACITY]
+            counters = _counters()
+            _count(part.view(np.uint32), counters)
+            minimum, maximum = part.min(), part.max()
+            with self._lock:
+                _empty_into(counters, self._total)
+                self._minimum = min(self._minimum, minimum)
+                self._maximum = max(self._maximum, maximum)
+                if not (np.isfinite(minimum) and np.isfinite(maximum)) or self._total[_NAN_BINS].any():
+                    raise InputError(f"tensor {self._name} becomes NaN or infinite on the calibration samples")
 
     def observation(self) -> Observation:
         """What has been counted so far.
@@ -88,33 +89,37 @@ class Histogram:
         """
         if self._minimum > self._maximum:
             raise InputError(f"tensor {self._name} holds no value on the calibration samples")
-        self._flush()
         return Observation(float(self._minimum), float(self._maximum), self._total.copy())
-
-    def _flush(self) -> None:
-        self._total += self._counts.sum(axis=0, dtype=np.uint64)
-        self._counts[:] = 0
-        self._pending = 0
 
 
 _NAN_BINS = np.flatnonzero(((np.arange(BINS) << _SHIFT) >> 23) & 0xFF == 0xFF)
+_thread = threading.local()
+
+
+def _counters() -> NDArray[np.uint32]:
+    """This thread's counters, all 0: four rows, so that equal neighbours do not wait on each other."""
+    if not hasattr(_thread, "counters"):
+        _thread.counters = np.zeros((4, BINS), np.uint32)
+    counters: NDArray[np.uint32] = _thread.counters
+    return counters
 
 
 @numba.njit(nogil=True, cache=True)
-def _count(bits: NDArray[np.uint32], values: NDArray[np.float32], counts: NDArray[np.uint32]) -> tuple[float, float]:
-    """Count bit patterns into four interleaved rows; returns the extremes."""
-    shift = np.uint32(_SHIFT)
+def _count(bits: NDArray[np.uint32], counts: NDArray[np.uint32]) -> None:
+    """Count bit patterns into four interleaved rows."""
     whole = bits.size // 4 * 4
     for i in range(0, whole, 4):
-        counts[0, bits[i] >> shift] += np.uint32(1)
-        counts[1, bits[i + 1] >> shift] += np.uint32(1)
-        counts[2, bits[i + 2] >> shift] += np.uint32(1)
-        counts[3, bits[i + 3] >> shift] += np.uint32(1)
+        counts[0, bits[i] >> np.uint32(_SHIFT)] += np.uint32(1)
+        counts[1, bits[i + 1] >> np.uint32(_SHIFT)] += np.uint32(1)
+        counts[2, bits[i + 2] >> np.uint32(_SHIFT)] += np.uint32(1)
+        counts[3, bits[i + 3] >> np.uint32(_SHIFT)] += np.uint32(1)
     for i in range(whole, bits.size):
-        counts[0, bits[i] >> shift] += np.uint32(1)
-    minimum = values[0]
-    maximum = values[0]
-    for value in values:
-        minimum = min(minimum, value)
-        maximum = max(maximum, value)
-    return minimum, maximum
+        counts[0, bits[i] >> np.uint32(_SHIFT)] += np.uint32(1)
+
+
+@numba.njit(nogil=True, cache=True)
+def _empty_into(counts: NDArray[np.uint32], total: NDArray[np.uint64]) -> None:
+    """Add the rows to the total and set them to 0."""
+    for i in range(total.size):
+        total[i] += np.uint64(counts[0, i]) + counts[1, i] + counts[2, i] + counts[3, i]
+    counts[:] = 0

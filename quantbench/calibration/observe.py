@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -11,19 +11,23 @@ from numpy.typing import NDArray
 from quantbench.calibration.histogram import Histogram, Observation
 from quantbench.datasets.base import Samples
 from quantbench.errors import InputError
-from quantbench.graphs.executor import SessionExecutor, TensorSpec
+from quantbench.graphs.executor import Executor, SessionExecutor, TensorSpec
+from quantbench.graphs.staging import StagedExecutor, Tap
 from quantbench.support import progress
 from quantbench.tasks import Task
 
-__all__ = ["Observations", "observe", "record_feeds"]
+__all__ = ["Feeds", "Observations", "observe", "record_feeds"]
 
 Array = NDArray[Any]
 Observations = dict[str, dict[str, Observation]]
 """Graph name → tensor name → what was seen."""
-_Watched = Mapping[str, Mapping[str, Callable[[Array], None]]]
-"""Graph name → tensor name → what to call with each batch of the tensor's values."""
+Feeds = dict[str, list[dict[str, Array]]]
+"""Graph name → what it was fed, one mapping a call."""
 
-_BATCH = 8
+_BATCH = 32
+_BATCH_BYTES = 8 << 20
+"""Inputs that run together; what a graph computes on the way is some ten times as large."""
+_RECORDED_BATCH = 8
 
 
 def observe(
@@ -40,69 +44,69 @@ def observe(
     Raises:
         InputError: there are fewer than `count` samples, or a tensor becomes NaN or infinite.
     """
+    _check(samples, count)
     histograms = {graph: {name: Histogram(name) for name in names} for graph, names in tensors.items()}
-    watched = {graph: {name: each.add for name, each in named.items()} for graph, named in histograms.items()}
-    _drive(_WatchingExecutor(models, watched), task, samples, count, "calibrating")
+    taps = {
+        graph: {name: Tap(each.add, "values") for name, each in named.items()} for graph, named in histograms.items()
+    }
+    _drive(StagedExecutor(models, taps), task, samples, range(count), _BATCH, "calibrating")
     return {graph: {name: each.observation() for name, each in named.items()} for graph, named in histograms.items()}
 
 
-def record_feeds(
-    models: Mapping[str, ir.Model], task: Task, samples: Samples, count: int
-) -> dict[str, list[dict[str, Array]]]:
-    """What the task feeds its graphs for the first `count` samples: for each graph, one mapping a call."""
-    feeds: dict[str, list[dict[str, Array]]] = {name: [] for name in models}
-    executor = _WatchingExecutor(models, {}, feeds)
-    _drive(executor, task, samples, count, "recording")
+def record_feeds(models: Mapping[str, ir.Model], task: Task, samples: Samples, count: int) -> Feeds:
+    """What the task feeds its graphs for `count` samples, evenly spread over all: for each graph, one mapping a call.
+
+    Raises:
+        InputError: there are fewer than `count` samples.
+    """
+    _check(samples, count)
+    feeds: Feeds = {name: [] for name in models}
+    indices = [index * len(samples) // count for index in range(count)]
+    executor = SessionExecutor({name: ir.to_proto(model).SerializeToString() for name, model in models.items()})
+    _drive(_RecordingExecutor(executor, feeds), task, samples, indices, _RECORDED_BATCH, "recording")
     return feeds
 
 
-def _drive(executor: _WatchingExecutor, task: Task, samples: Samples, count: int, what: str) -> None:
+def _check(samples: Samples, count: int) -> None:
     if count > len(samples):
         raise InputError(f"calibration asks for {count} samples, but there are only {len(samples)}")
-    for start in progress(range(0, count, _BATCH), what=what):
-        inputs = [samples.input(index) for index in range(start, min(start + _BATCH, count))]
+
+
+def _drive(executor: Executor, task: Task, samples: Samples, indices: Sequence[int], largest: int, what: str) -> None:
+    for inputs in progress(_batches(samples, indices, largest), what=what):
         task.infer(executor, task.feeds(executor, inputs))
 
 
-class _WatchingExecutor:
-    """Plain sessions that also compute the watched tensors and hand them over, and may keep what they are fed."""
+def _batches(samples: Samples, indices: Sequence[int], largest: int) -> Iterator[list[Array]]:
+    """The inputs, as many together as are worth it and fit."""
+    batch: list[Array] = []
+    for index in indices:
+        array = samples.input(index)
+        if len(batch) == largest or (batch and array.nbytes * (len(batch) + 1) > _BATCH_BYTES):
+            yield batch
+            batch = []
+        batch.append(array)
+    if batch:
+        yield batch
 
-    def __init__(
-        self,
-        models: Mapping[str, ir.Model],
-        watched: _Watched,
-        recorded: Mapping[str, list[dict[str, Array]]] | None = None,
-    ) -> None:
-        self._recorded = recorded
-        self._watched = {name: watched.get(name, {}) for name in models}
-        self._kept = {name: len(model.graph.outputs) for name, model in models.items()}
-        self._executor = SessionExecutor({name: _expose(model, self._watched[name]) for name, model in models.items()})
+
+class _RecordingExecutor:
+    """Keeps what its graphs are fed."""
+
+    def __init__(self, executor: Executor, feeds: Feeds) -> None:
+        self._executor = executor
+        self._feeds = feeds
 
     @property
     def execution(self) -> str:
-        return "native"
+        return self._executor.execution
 
     def inputs(self, graph: str = "model") -> Sequence[TensorSpec]:
         return self._executor.inputs(graph)
 
     def outputs(self, graph: str = "model") -> Sequence[TensorSpec]:
-        return self._executor.outputs(graph)[: self._kept[graph]]
+        return self._executor.outputs(graph)
 
     def run(self, feeds: Mapping[str, Array], graph: str = "model") -> Sequence[Array]:
-        if self._recorded is not None:
-            self._recorded[graph].append({name: value.copy() for name, value in feeds.items()})
-        results = self._executor.run(feeds, graph)
-        named = {spec.name: value for spec, value in zip(self._executor.outputs(graph), results, strict=True)}
-        for tensor, visit in self._watched[graph].items():
-            visit(feeds[tensor] if tensor in feeds else named[tensor])
-        return results[: self._kept[graph]]
-
-
-def _expose(model: ir.Model, tensors: Mapping[str, Any]) -> bytes:
-    """The model with `tensors` as further outputs, serialized."""
-    copy = model.clone()
-    present = {value.name for value in (*copy.graph.inputs, *copy.graph.outputs)}
-    values = {output.name: output for node in copy.graph for output in node.outputs}
-    copy.graph.outputs.extend(values[tensor] for tensor in tensors if tensor not in present)
-    serialized: bytes = ir.to_proto(copy).SerializeToString()
-    return serialized
+        self._feeds[graph].append({name: value.copy() for name, value in feeds.items()})
+        return self._executor.run(feeds, graph)

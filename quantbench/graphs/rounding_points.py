@@ -12,6 +12,7 @@ from collections.abc import Collection
 import onnx_ir as ir
 
 from quantbench.graphs.edit import only_user
+from quantbench.graphs.exact import stays_exact
 
 __all__ = ["carries_sizes", "float_weights", "operation_of", "rounding_points", "steers"]
 
@@ -21,8 +22,8 @@ def rounding_points(model: ir.Model, exclude: Collection[str] = ()) -> list[str]
 
     These are the float32 graph inputs, and every float32 output of an arithmetic operation. Where Relu or Clip is the
     only reader of such an output, the point is behind it. An operation that `PICKS` does not list is arithmetic, so
-    an unknown one is rounded. Tensors that only say sizes (`carries_sizes`), and those inside the bodies of If, Loop
-    and Scan, stay as they are.
+    an unknown one is rounded. Tensors that only say sizes (`carries_sizes`), boxes and indices (`exact.stays_exact`),
+    and those inside the bodies of If, Loop and Scan, stay as they are.
 
     Requires: element types are known (`graphs.load.prepare` infers them).
 
@@ -31,7 +32,7 @@ def rounding_points(model: ir.Model, exclude: Collection[str] = ()) -> list[str]
         exclude: names that stay in float32.
     """
     graph = model.graph
-    sizes = carries_sizes(graph)
+    untouched = carries_sizes(graph) | stays_exact(graph)
     points = [value for value in graph.inputs if not value.is_initializer()]
     pending: set[ir.Value] = set()
     for node in graph:
@@ -48,7 +49,7 @@ def rounding_points(model: ir.Model, exclude: Collection[str] = ()) -> list[str]
     return [
         value.name
         for value in points
-        if value.name and _is_float(value) and value not in sizes
+        if value.name and _is_float(value) and value not in untouched
         if value.name not in exclude
     ]
 
@@ -67,15 +68,16 @@ def float_weights(model: ir.Model) -> list[str]:
 
     Weights, biases, embedding tables, constant operands and the bounds of Clip are tensors that the machine holds, so
     they are rounded. Resize's scales and region, the thresholds of NonMaxSuppression and what only says sizes are
-    settings rather than tensors, and are not.
+    settings rather than tensors, and are not; nor are default boxes, and what else only `exact.stays_exact` is made of.
     """
     graph = model.graph
     sizes = carries_sizes(graph)
+    exact = stays_exact(graph)
     return [
         name
         for name, value in graph.initializers.items()
         if _is_float(value) and not value.is_graph_input() and value not in sizes
-        if value.uses() or value.is_graph_output()
+        if value.is_graph_output() or any(not exact.issuperset(reader.outputs) for reader, _ in value.uses())
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from quantbench import quantization
 from quantbench.errors import InputError
 from quantbench.operations.catalogue import AnyReference, chosen
+from quantbench.operations.speed import speedup
 from quantbench.quantization import Conversion, Recipe, load_recipe
 from quantbench.quantization.backends import PeerRecipe, get_backend
 from quantbench.quantization.backends.conversion import convert_with
@@ -78,13 +79,13 @@ def convert_all(
         peer_recipes = [_peer_recipe(backend, recipe, each) for each in asked]
         for reference in chosen(names):
             for peer_recipe in peer_recipes:
-                yield convert_with(reference, peer_recipe, out=Path(out), force=force)
+                yield _timed(reference, convert_with(reference, peer_recipe, out=Path(out), force=force))
         return
     recipes = [_recipe(recipe, each) for each in asked]
     for reference in chosen(names):
         check_granularity(reference, given.get("granularity"))
         for own in recipes:
-            yield quantization.convert(reference, own, out=Path(out), force=force)
+            yield _timed(reference, quantization.convert(reference, own, out=Path(out), force=force))
 
 
 def up_to_date_variant(reference: Reference, dtype: str, out: Path) -> Conversion:
@@ -107,6 +108,21 @@ def up_to_date_variant(reference: Reference, dtype: str, out: Path) -> Conversio
         why = "there was none" if manifest is None else "it was out of date"
         logger.info("converted %s to %s first, because %s (%.1f s)", reference.name, dtype, why, conversion.seconds)
     return conversion
+
+
+def _timed(reference: Reference, conversion: Conversion) -> Conversion:
+    """The conversion with the speed of what it made, and a word to the user where that is below FP32's."""
+    if conversion.kept:
+        return conversion
+    ratio = speedup(reference, conversion)
+    if ratio is not None and ratio < 1:
+        logger.warning(
+            "the %s variant of %s runs at %.2f times the speed of FP32 on this machine: slower, though smaller",
+            conversion.dtype,
+            conversion.reference,
+            ratio,
+        )
+    return replace(conversion, speedup=ratio)
 
 
 def _peer_recipe(backend: str, recipe: Recipe | str | Path | None, options: Mapping[str, Any]) -> PeerRecipe:

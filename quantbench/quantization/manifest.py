@@ -49,6 +49,8 @@ class Conversion:
         model_bytes: size of the variant's graphs; reference_bytes: of the reference's files.
         kept: whether an up-to-date variant was found and kept.
         backend: what quantized.
+        speedup: FP32's time over the variant's on this machine, one sample at a time; None where it was not measured:
+            formats that are emulated, variants that were kept.
     """
 
     reference: str
@@ -61,6 +63,7 @@ class Conversion:
     reference_bytes: int
     kept: bool
     backend: str
+    speedup: float | None = None
 
     def document(self) -> dict[str, Any]:
         """The JSON document of the command."""

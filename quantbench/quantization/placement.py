@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from quantbench.graphs.edit import constant, only_user
+from quantbench.graphs.exact import stays_exact
 
 __all__ = ["Placement", "WeightUse", "place_activations", "weight_uses"]
 
@@ -62,7 +63,11 @@ class Placement:
 
 
 def weight_uses(model: ir.Model) -> dict[str, WeightUse]:
-    """The weights of matrix operations and the tables of lookups, by initializer name: float32, two axes or more."""
+    """The weights of matrix operations and the tables of lookups, by initializer name: float32, two axes or more.
+
+    Tables of boxes (`exact.stays_exact`) are none.
+    """
+    exact = stays_exact(model.graph)
     uses: dict[str, WeightUse] = {}
     for node in model.graph:
         position = 0 if node.op_type == "Gather" else 1
@@ -70,6 +75,7 @@ def weight_uses(model: ir.Model) -> dict[str, WeightUse]:
             node.domain != ""
             or node.op_type not in {*_LINEAR, "ConvTranspose", "Gather"}
             or len(node.inputs) <= position
+            or not exact.isdisjoint(node.outputs)
         ):
             continue
         value = node.inputs[position]
@@ -99,7 +105,12 @@ def weight_uses(model: ir.Model) -> dict[str, WeightUse]:
 def place_activations(model: ir.Model, skip: Iterable[str] = ()) -> Placement:
     """Choose the nodes and tensors that compute and travel in integers; nodes named in `skip` stay in float."""
     skipped = set(skip)
-    order = [node for node in model.graph if node.domain == "" and node.name not in skipped]
+    exact = stays_exact(model.graph)
+    order = [
+        node
+        for node in model.graph
+        if node.domain == "" and node.name not in skipped and exact.isdisjoint(node.outputs)
+    ]
     nodes: set[str | None] = set()
     carried: set[ir.Value] = set()
     tied: dict[ir.Value, ir.Value] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -77,21 +78,30 @@ def test_nothing_seen_is_an_error_that_names_the_tensor():
 
 
 def test_counters_are_emptied_before_they_overflow(monkeypatch: pytest.MonkeyPatch):
-    """With counters of 8 bits and a capacity to match, 40 batches of 100 equal values overflow them 15 times over."""
-    monkeypatch.setattr(sys.modules[Histogram.__module__], "_CAPACITY", 255)
+    """Counters of 8 bits and a capacity to match: 4000 equal values, in one batch and in many, overflow them."""
+    module = sys.modules[Histogram.__module__]
+    monkeypatch.setattr(module, "_CAPACITY", 255)
+    monkeypatch.setattr(module._thread, "counters", np.zeros((4, BINS), np.uint8), raising=False)
     histogram = Histogram("t")
-    histogram._counts = histogram._counts.astype(np.uint8)
-    batch = np.full(3, 2.5, np.float32)  # fewer than four land in one row of counters
-    for _ in range(40):
-        histogram.add(batch)
+    histogram.add(np.full(2000, 2.5, np.float32))
+    for _ in range(20):
+        histogram.add(np.full(3, 2.5, np.float32))  # fewer than four land in one row of counters
         histogram.add(np.full(97, 2.5, np.float32))
     assert histogram.observation().counts.max() == 4000
 
 
 def test_the_capacity_fits_the_counters():
-    """All of it may fall into one counter of 32 bits, from one batch a quarter of it into each row."""
-    assert np.iinfo(np.uint32).max >= sys.modules[Histogram.__module__]._CAPACITY
-    assert Histogram("t")._counts.dtype == np.uint32
+    """All of a part may fall into one bin, a quarter of it and three more into one row of counters."""
+    module = sys.modules[Histogram.__module__]
+    assert np.iinfo(module._counters().dtype).max >= module._CAPACITY
+
+
+def test_threads_count_into_one_histogram():
+    histogram = Histogram("t")
+    parts = np.random.default_rng(0).normal(size=(64, 10_000)).astype(np.float32)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(histogram.add, parts))
+    np.testing.assert_array_equal(histogram.observation().counts, counted(parts).counts)
 
 
 def test_an_observation_is_not_changed_by_what_comes_later():

@@ -19,7 +19,7 @@ Array = NDArray[Any]
 MOTIFS = 24
 
 _MOTIF_STREAM = 0x5CE7E  # motifs are the same whatever the seed of the pictures
-_VARIATION = (0.1, 0.4)  # the share of a picture that is no motif
+_VARIATION = (0.05, 0.3)  # the share of a picture that is no motif
 
 
 def draw_scene(rng: np.random.Generator, height: int, width: int) -> Array:

@@ -1,0 +1,54 @@
+"""How fast a new variant runs beside FP32 on this machine."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+from quantbench.datasets import open_dataset
+from quantbench.graphs import Executor
+from quantbench.numerics import get_format
+from quantbench.quantization import Conversion, open_variant
+from quantbench.quantization.variant import open_graphs
+from quantbench.references import Reference
+from quantbench.tasks import Task, make_task
+
+__all__ = ["speedup"]
+
+_SECONDS = 0.3
+_ROUNDS = 3
+"""At least so many runs of each, however long they take."""
+
+
+def speedup(reference: Reference, conversion: Conversion) -> float | None:
+    """FP32's time over the variant's for one calibration sample, the median of runs in turn, for about 0.3 seconds.
+
+    None where nothing can be compared: what is emulated says nothing about hardware that has the format.
+    """
+    if get_format(conversion.dtype.partition("@")[0]).kind != "int":
+        return None
+    variant = open_graphs({file.stem: file for file in sorted(conversion.path.glob("*.onnx"))})
+    if variant.execution != "native":
+        return None
+    dataset = open_dataset(reference)
+    task = make_task(reference, dataset)
+    sample = (dataset.calibration if len(dataset.calibration) else dataset.scored).input(0)
+    pairs = [
+        (executor, task.feeds(executor, [sample]))
+        for executor in (open_variant(reference, "fp32", conversion.path), variant)
+    ]
+    for executor, feeds in pairs:
+        task.infer(executor, feeds)  # the first run prepares memory
+    ratios: list[float] = []
+    started = time.perf_counter()
+    while len(ratios) < _ROUNDS or time.perf_counter() - started < _SECONDS:
+        exact, rounded = (_seconds(task, executor, feeds) for executor, feeds in pairs)
+        ratios.append(exact / rounded)
+    return statistics.median(ratios)
+
+
+def _seconds(task: Task, executor: Executor, feeds: Any) -> float:
+    started = time.perf_counter()
+    task.infer(executor, feeds)
+    return time.perf_counter() - started
