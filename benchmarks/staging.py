@@ -21,11 +21,12 @@ from typing import Any
 import onnx_ir as ir
 
 from quantbench.datasets import open_dataset
+from quantbench.graphs.emulation import strip_emulation
 from quantbench.graphs.executor import Executor, SessionExecutor
 from quantbench.graphs.load import load_graphs
-from quantbench.graphs.rounding_functions import strip_rounding, write_rounded
+from quantbench.graphs.rounding_functions import write_rounded
 from quantbench.graphs.rounding_points import float_weights, rounding_points
-from quantbench.graphs.staging import StagedExecutor, Tap, rounding_taps
+from quantbench.graphs.staging import StagedExecutor, Tap
 from quantbench.numerics import get_format
 from quantbench.references import load_reference, source_models
 from quantbench.tasks import make_task
@@ -111,10 +112,10 @@ def open_way(way: str, name: str, format_name: str) -> Executor:
     }
     if way == "portable":
         return SessionExecutor({key: ir.to_proto(model).SerializeToString() for key, model in written.items()})
-    stripped = {key: strip_rounding(model) for key, model in written.items()}
+    emulations = {key: strip_emulation(model) for key, model in written.items()}
     return StagedExecutor(
-        {key: model for key, (model, _) in stripped.items()},
-        {key: rounding_taps(formats) for key, (_, formats) in stripped.items()},
+        {key: model for key, (model, _) in emulations.items()},
+        {key: taps for key, (_, taps) in emulations.items()},
     )
 
 

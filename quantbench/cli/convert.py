@@ -45,6 +45,12 @@ COLUMNS: list[Column] = [
     type=click.Choice(["nearest", "gptq", "adaround"]),
     help="How weights get their integer codes. Default: nearest.",
 )
+@click.option("--accumulator", metavar="F", help="Float format in which products are added up. Default: float32.")
+@click.option(
+    "--accumulator-chunk",
+    type=click.IntRange(min=1),
+    help="Products added in float32 before that running sum is rounded. Default: 16.",
+)
 @click.option("--calibration-samples", type=click.IntRange(min=1), help="Default: what the reference says.")
 @click.option(
     "--recipe",

@@ -19,7 +19,7 @@ other weights are zero, so that an infinite input makes NaN of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,12 +30,9 @@ from numpy.typing import NDArray
 from quantbench.errors import InputError
 from quantbench.graphs.edit import add_initializer
 from quantbench.graphs.rounding_functions import CAST_TYPES, DOMAIN, rounding_function
-from quantbench.numerics import Format, get_format
+from quantbench.numerics import Format, check_accumulator, get_format
 
-__all__ = ["ACCUMULATING", "Accumulator", "strip_accumulators", "write_accumulators"]
-
-ACCUMULATING = frozenset({"Conv", "Gemm", "MatMul"})
-"""Operations that an accumulator can be written into."""
+__all__ = ["Accumulator", "accumulating", "strip_accumulators", "write_accumulators"]
 
 _SUMS = "quantbench.accumulation"
 """Domain of the functions that make running sums, one a format, named by it."""
@@ -55,29 +52,47 @@ class Accumulator:
     format: Format
     chunk: int
 
+    def __post_init__(self) -> None:
+        check_accumulator(self.format)
+        if self.chunk < 1:
+            raise InputError(f"an accumulator takes at least 1 product at a time, not {self.chunk}")
 
-def write_accumulators(model: ir.Model, accumulator: Accumulator, exclude: Collection[str] = ()) -> ir.Model:
-    """A copy of the graph in which every Conv, Gemm and MatMul adds up in `accumulator`.
 
-    Their outputs keep their names, so that what is rounded afterwards stays what it was. Operations inside the bodies
-    of If, Loop and Scan stay as they are, as do those of integers.
+def accumulating(model: ir.Model) -> list[ir.Node]:
+    """The operations of a graph that an accumulator can be written into, in its order.
+
+    These are the Conv, Gemm and MatMul of float32 tensors. Operations inside the bodies of If, Loop and Scan are none.
+    """
+    return [
+        node
+        for node in model.graph
+        if node.op_type in _REWRITES and node.domain in ("", "ai.onnx")
+        if node.outputs[0].dtype in (None, ir.DataType.FLOAT)
+    ]
+
+
+def write_accumulators(model: ir.Model, accumulators: Mapping[str, Accumulator]) -> ir.Model:
+    """A copy of the graph in which the named operations add up as `accumulators` says; all others add in float32.
+
+    Their outputs keep their names, so that what is rounded afterwards stays what it was.
 
     Args:
-        model: a prepared graph, opset 21 or later, whose shapes are inferred. It is left alone.
-        accumulator: for all of them.
-        exclude: names of nodes that stay as they are.
+        model: a prepared graph, opset 21 or later, whose shapes are inferred; roundings may be written in it already.
+            It is left alone.
+        accumulators: by the name of a node that `accumulating` lists.
 
     Raises:
-        InputError: a Conv whose weight has no known shape, or a product of vectors.
+        InputError: there is no such node, a format that nothing accumulates in, a Conv whose weight has no known
+            shape, or a product of vectors.
     """
     model = model.clone()
-    rewrites = {"Conv": _convolution, "Gemm": _gemm, "MatMul": _matmul}
-    nodes = [node for node in model.graph if node.op_type in ACCUMULATING and node.domain in ("", "ai.onnx")]
-    nodes = [node for node in nodes if node.name not in exclude and node.outputs[0].dtype in (None, ir.DataType.FLOAT)]
-    for node in nodes:
-        rewrites[node.op_type](_Rewrite(model.graph, node), accumulator)
-    if nodes:
-        _register(model, accumulator.format)
+    nodes = {node.name or "": node for node in accumulating(model)}
+    for name, accumulator in accumulators.items():
+        if name not in nodes:
+            raise InputError(f"node {name!r} is no {', '.join(_REWRITES)} of floats that an accumulator can be given")
+        _REWRITES[nodes[name].op_type](_Rewrite(model.graph, nodes[name]), accumulator)
+    for fmt in {accumulator.format.name: accumulator.format for accumulator in accumulators.values()}.values():
+        _register(model, fmt)
     return model
 
 
@@ -349,3 +364,11 @@ def _step(format: Format) -> ir.Graph:  # noqa: A002
     for value in (nodes[-2].outputs[0], out.outputs[0]):
         value.type = floats
     return ir.Graph([before, partial], [nodes[-2].outputs[0], out.outputs[0]], nodes=nodes, name="step")
+
+
+_REWRITES: dict[str, Callable[[_Rewrite, Accumulator], None]] = {
+    "Conv": _convolution,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+}
+"""What can accumulate, and how its sum is taken apart."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from quantbench.graphs.small_stages import SMALL, SmallStage, small_stage
 from quantbench.graphs.stages import Cut, Layout, Stage, cut
 from quantbench.numerics import Format
 
-__all__ = ["StagedExecutor", "StagedSession", "Tap", "rounding_taps"]
+__all__ = ["StagedExecutor", "StagedSession", "Tap", "accumulation_taps", "rounding_taps"]
 
 Array = NDArray[Any]
 
@@ -61,11 +61,18 @@ def rounding_taps(roundings: Mapping[str, Format | Blocks], threads: int | None 
     }
 
 
+def accumulation_taps(sums: Mapping[str, Format], threads: int | None = None) -> dict[str, Tap]:
+    """Taps that replace partial sums along axis 1 by the running sums of an accumulator in each tensor's format."""
+    from quantbench.numerics import running_sum  # compiles: only where it is used
+
+    return {name: Tap(partial(running_sum, format=fmt, threads=threads), "plain") for name, fmt in sums.items()}
+
+
 class StagedExecutor:
     """An executor whose graphs run in stages with taps between them.
 
     Args:
-        models: graph name to a float32 graph, as `prepare` or `strip_rounding` gives it.
+        models: graph name to a float32 graph, as `prepare` or `strip_emulation` gives it.
         taps: graph name to tensor name to what touches that tensor. A graph may have none.
         threads: intra-op threads of a stage; None takes the cores, at most 16 (every stage has its own).
 

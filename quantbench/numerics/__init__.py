@@ -8,7 +8,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from quantbench.numerics.formats import Format, all_formats, contains, format_names, get_format, storage_dtype
+from quantbench.numerics.formats import (
+    Format,
+    all_formats,
+    check_accumulator,
+    contains,
+    format_names,
+    get_format,
+    storage_dtype,
+)
 
 if TYPE_CHECKING:
     from quantbench.numerics.accumulation import running_sum
@@ -19,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Format",
     "all_formats",
+    "check_accumulator",
     "contains",
     "decode",
     "encode",

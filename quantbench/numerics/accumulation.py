@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantbench.errors import InputError
-from quantbench.numerics.formats import Format, get_format
+from quantbench.numerics.formats import Format, check_accumulator
 from quantbench.numerics.kernel import compiled, parameters, round_run
 from quantbench.numerics.threads import PARALLEL_FROM, cores, share
 
@@ -32,9 +32,7 @@ def running_sum(partials: NDArray[np.float32], format: str | Format, *, threads:
     Raises:
         InputError: another kind of format or array.
     """
-    entry = get_format(format)
-    if entry.kind != "float" or not entry.has_zero:
-        raise InputError(f"nothing accumulates in {entry.name}; choose a float format, such as fp16")
+    entry = check_accumulator(format)
     if partials.dtype != np.float32 or not partials.flags.carray or partials.ndim < 2:
         raise InputError("running_sum takes a writable, C-contiguous float32 array of two dimensions or more")
     if partials.size == 0:

@@ -11,7 +11,17 @@ from typing import Literal
 
 from quantbench.errors import InputError
 
-__all__ = ["ONNX_TYPES", "Format", "TopCodes", "all_formats", "contains", "format_names", "get_format", "storage_dtype"]
+__all__ = [
+    "ONNX_TYPES",
+    "Format",
+    "TopCodes",
+    "all_formats",
+    "check_accumulator",
+    "contains",
+    "format_names",
+    "get_format",
+    "storage_dtype",
+]
 
 Kind = Literal["float", "int", "block"]
 TopCodes = Literal["inf-nan", "nan", "finite", "nan-is-negative-zero", "integer"]
@@ -151,6 +161,18 @@ def contains(outer: str | Format, inner: str | Format) -> bool:
             return False
         power *= 2
     return True
+
+
+def check_accumulator(format: str | Format) -> Format:  # noqa: A002 (named as in round_to)
+    """The format of that name, if sums can be kept in it: a float format with a zero.
+
+    Raises:
+        InputError: there is no such format, or it is of another kind.
+    """
+    entry = get_format(format)
+    if entry.kind != "float" or not entry.has_zero:
+        raise InputError(f"nothing accumulates in {entry.name}; choose a float format, such as fp16")
+    return entry
 
 
 def storage_dtype(format: str | Format) -> str:  # noqa: A002 (named as in round_to)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from quantbench.errors import InputError
-from quantbench.graphs.rounding_functions import strip_rounding
-from quantbench.graphs.staging import StagedExecutor, rounding_taps
+from quantbench.graphs.emulation import strip_emulation
+from quantbench.graphs.staging import StagedExecutor
 from quantbench.numerics import Format, get_format
 from quantbench.quantization.planning import plan_graph
 from quantbench.quantization.recipe import Recipe
@@ -38,9 +38,9 @@ def open_emulated(
     """
     recipe = Recipe(check_emulated(format).name)
     written = {name: write_graph(model, plan_graph(model, recipe, {}), {}, {}) for name, model in models.items()}
-    stripped = {name: strip_rounding(model) for name, model in written.items()}
-    taps = {name: rounding_taps(roundings) for name, (_, roundings) in stripped.items()}
-    return StagedExecutor({name: model for name, (model, _) in stripped.items()}, taps, threads)
+    emulations = {name: strip_emulation(model) for name, model in written.items()}
+    models = {name: model for name, (model, _) in emulations.items()}
+    return StagedExecutor(models, {name: taps for name, (_, taps) in emulations.items()}, threads)
 
 
 def check_emulated(format: str | Format) -> Format:  # noqa: A002

@@ -60,6 +60,8 @@ class GraphPlan:
     equalized: the channels that were scaled against each other before anything was rounded.
     operands: by name of a matrix operation the block formats in which it reads its two operands, along the axis that it
         sums over; None for one that it reads as it is held.
+    accumulators: by name of an operation that adds up in another format than float32 (or exact integers) that format,
+        and how many products it adds in float32 before it rounds the running sum.
     """
 
     tensors: dict[str, TensorPlan]
@@ -67,6 +69,7 @@ class GraphPlan:
     kept_in_float: tuple[str, ...] = ()
     equalized: tuple[Equalized, ...] = ()
     operands: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)
+    accumulators: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def of_role(self, role: str) -> dict[str, TensorPlan]:
         return {name: tensor for name, tensor in self.tensors.items() if tensor.role == role}
@@ -96,6 +99,9 @@ class Plan:
             if graph.operands:
                 pairs = [f"        {json.dumps(node)}: {json.dumps(pair)}" for node, pair in graph.operands.items()]
                 lines += ['      "operands": {', ",\n".join(pairs), "      },"]
+            if graph.accumulators:
+                sums = [f"        {json.dumps(node)}: {json.dumps(each)}" for node, each in graph.accumulators.items()]
+                lines += ['      "accumulators": {', ",\n".join(sums), "      },"]
             lines.append('      "tensors": {')
             rows = [f"        {json.dumps(key)}: {json.dumps(row.document())}" for key, row in graph.tensors.items()]
             lines.append(",\n".join(rows))

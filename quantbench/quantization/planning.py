@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from quantbench.calibration import Observation, get_calibrator
 from quantbench.errors import InputError
+from quantbench.graphs.accumulators import accumulating
 from quantbench.graphs.block_operands import held_format, summed_axes
 from quantbench.graphs.edit import constant
 from quantbench.graphs.rounding_points import float_weights, operation_of, rounding_points
@@ -70,7 +71,8 @@ def plan_graph(
             tensors[use.bias] = TensorPlan("bias", "int32", "source scale × weight scale", 0, axis=0)
     tensors |= _activation_plans(model, recipe, placement, observations)
     kept_in_float = tuple(node.name or "" for node in model.graph if node.name in kept)
-    return GraphPlan(tensors, placement.nodes, kept_in_float, operands=operands)
+    accumulators = _accumulator_formats(model, recipe, placement)
+    return GraphPlan(tensors, placement.nodes, kept_in_float, operands=operands, accumulators=accumulators)
 
 
 def check_rules(models: Mapping[str, ir.Model], recipe: Recipe) -> None:
@@ -103,6 +105,17 @@ def _operand_formats(model: ir.Model, recipe: Recipe) -> dict[str, tuple[str | N
             left, right = (fmt.name if fmt.kind == "block" else None for fmt in formats)
             operands[node.name or ""] = left, right
     return operands
+
+
+def _accumulator_formats(model: ir.Model, recipe: Recipe, placement: Placement) -> dict[str, tuple[str, int]]:
+    """What the float operations add up in, where it is not float32."""
+    integers = set(placement.nodes)
+    wanted = {
+        node.name or "": recipe.accumulator_for(*_layer_names(node))
+        for node in accumulating(model)
+        if node.name not in integers
+    }
+    return {name: (fmt.name, chunk) for name, (fmt, chunk) in wanted.items() if fmt.name != "fp32"}
 
 
 def _operand_format(recipe: Recipe, node: ir.Node, value: ir.Value | None) -> Format:

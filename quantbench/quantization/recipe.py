@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from quantbench.calibration.calibrators import get_calibrator
 from quantbench.errors import InputError
-from quantbench.numerics import Format, get_format
+from quantbench.numerics import Format, check_accumulator, get_format
 from quantbench.quantization.rounding import get_method
 
 if sys.version_info >= (3, 11):
@@ -36,6 +36,8 @@ class LayerRule:
     match: str
     weights: str | None = None
     activations: str | None = None
+    accumulator: str | None = None
+    accumulator_chunk: int | None = None
 
 
 @checked_dataclass(frozen=True, config=_STRICT)
@@ -58,6 +60,9 @@ class Recipe:
             share of the outputs' variance are taken back, the most harmful nodes first; 0 takes none back, None
             takes half of what the target leaves: (1 − target_ratio)/2.
         target_ratio: the share of FP32's quality to hold; None takes the reference's quality rule.
+        accumulator: format of the running sum of Conv, Gemm and MatMul where activations are floats; None keeps it in
+            float32. Slow: an accumulator that no processor has is emulated sum by sum (`graphs.accumulators`).
+        accumulator_chunk: products that are added in float32 before the running sum takes them and is rounded.
         narrow_share: where the weights' format has fewer than 8 bits, at least this share of their elements gets it,
             and more while `output_error` allows; the layers that it would harm most get 8 bits.
         seed: of every random choice.
@@ -76,6 +81,8 @@ class Recipe:
     bias_correction: bool = True
     output_error: float | None = None
     target_ratio: float | None = None
+    accumulator: str | None = None
+    accumulator_chunk: int = 16
     narrow_share: float = 0.8
     seed: int = 0
     layers: tuple[LayerRule, ...] = ()
@@ -94,6 +101,28 @@ class Recipe:
             raise InputError(f"narrow_share must be between 0 and 1, not {self.narrow_share}")
         if self.calibration_samples is not None and self.calibration_samples < 1:
             raise InputError(f"calibration samples must be at least 1, not {self.calibration_samples}")
+        for accumulator, chunk in ((self.accumulator, self.accumulator_chunk), *_accumulators_of(self.layers)):
+            if accumulator is not None:
+                check_accumulator(accumulator)
+            if chunk is not None and chunk < 1:
+                raise InputError(f"accumulator_chunk must be at least 1, not {chunk}")
+        if self.accumulator is not None and get_format(self.activation_format).kind == "int":
+            raise InputError(
+                f"products with {self.activation_format} are added up in INT32, exactly; an accumulator of "
+                f"{self.accumulator} is for float activations, such as --dtype fp16"
+            )
+        if get_format(self.dtype).name == "fp32" and self._rounds:
+            raise InputError(
+                "a variant named fp32 would stand for the reference itself; name it by another --dtype, and give "
+                "--weights fp32 or --activations fp32 beside it for what stays in float32"
+            )
+
+    @property
+    def _rounds(self) -> bool:
+        """Whether anything is in another format than FP32."""
+        formats = (self.weight_format, self.activation_format, *_formats_of(self.layers))
+        accumulators = (self.accumulator, *(accumulator for accumulator, _ in _accumulators_of(self.layers)))
+        return any(get_format(name).name != "fp32" for name in (*formats, *accumulators) if name is not None)
 
     @property
     def weight_format(self) -> str:
@@ -149,6 +178,15 @@ class Recipe:
                 activations = rule.activations or activations
         return get_format(weights), get_format(activations)
 
+    def accumulator_for(self, *names: str) -> tuple[Format, int]:
+        """(format, chunk) of the running sum of the layer known by `names`."""
+        accumulator, chunk = self.accumulator or "fp32", self.accumulator_chunk
+        for rule in self.layers:
+            if any(fnmatchcase(name, rule.match) for name in names):
+                accumulator = rule.accumulator or accumulator
+                chunk = rule.accumulator_chunk or chunk
+        return get_format(accumulator), chunk
+
     def document(self) -> dict[str, Any]:
         """What was asked for, without what was left at its default."""
         defaults = {field.name: field.default for field in fields(self)}
@@ -183,6 +221,10 @@ def load_recipe(name_or_path: str | Path, **options: Any) -> Recipe:
 
 def _formats_of(layers: tuple[LayerRule, ...]) -> list[str]:
     return [name for rule in layers for name in (rule.weights, rule.activations) if name is not None]
+
+
+def _accumulators_of(layers: tuple[LayerRule, ...]) -> list[tuple[str | None, int | None]]:
+    return [(rule.accumulator, rule.accumulator_chunk) for rule in layers]
 
 
 def _sentence(error: ValidationError) -> str:

@@ -13,8 +13,8 @@ import onnx_ir as ir
 
 from quantbench.errors import InputError, MissingError
 from quantbench.graphs import Executor, SessionExecutor
-from quantbench.graphs.rounding_functions import strip_rounding
-from quantbench.graphs.staging import StagedExecutor, rounding_taps
+from quantbench.graphs.emulation import strip_emulation
+from quantbench.graphs.staging import StagedExecutor
 from quantbench.graphs.widen import widen_weights
 from quantbench.numerics import get_format
 from quantbench.references import Reference, source_models
@@ -130,13 +130,12 @@ def open_graphs(graphs: dict[str, Path], threads: int | None = None) -> Executor
     """Open written graphs, with narrow weights widened: in stages where they hold rounding, else whole."""
     opened = {name: ir.from_proto(onnx.load(file)) for name, file in graphs.items()}
     widened = [widen_weights(model) for model in opened.values()]
-    stripped = {name: strip_rounding(model) for name, model in opened.items()}
-    if not any(formats for _, formats in stripped.values()):
+    emulations = {name: strip_emulation(model) for name, model in opened.items()}
+    if not any(taps for _, taps in emulations.values()):
         if not any(widened):
             return SessionExecutor(graphs, threads)
         return SessionExecutor(
             {name: ir.to_proto(model).SerializeToString() for name, model in opened.items()}, threads
         )
-    models = {name: model for name, (model, _) in stripped.items()}
-    taps = {name: rounding_taps(formats) for name, (_, formats) in stripped.items()}
-    return StagedExecutor(models, taps, threads)
+    models = {name: model for name, (model, _) in emulations.items()}
+    return StagedExecutor(models, {name: taps for name, (_, taps) in emulations.items()}, threads)

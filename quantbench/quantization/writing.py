@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from quantbench.graphs.accumulators import Accumulator, write_accumulators
 from quantbench.graphs.block_operands import held_format
 from quantbench.graphs.code_bounds import bound_codes
 from quantbench.graphs.qdq import Affine, QuantizedTensor, write_activations, write_weights
@@ -28,7 +29,7 @@ def write_graph(
     """A copy of a prepared graph that holds its tensors as the plan says, in standard ONNX.
 
     Integer formats become QuantizeLinear and DequantizeLinear; float and block formats rounding functions or Cast
-    pairs.
+    pairs; accumulators functions that round running sums.
 
     Args:
         model: left as it is.
@@ -57,7 +58,10 @@ def write_graph(
         for index, block in enumerate(pair)
         if block is not None
     }
-    return write_rounded(written, floats, blocks) if floats or blocks else written
+    if floats or blocks:
+        written = write_rounded(written, floats, blocks)
+    accumulators = {node: Accumulator(get_format(name), chunk) for node, (name, chunk) in plan.accumulators.items()}
+    return write_accumulators(written, accumulators) if accumulators else written
 
 
 def activation_affines(plan: GraphPlan) -> dict[str, Affine]:

@@ -1,0 +1,22 @@
+"""Back from a written graph, which emulates in any runtime, to a plain one and what is to be done while it runs."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from quantbench.graphs.accumulators import strip_accumulators
+from quantbench.graphs.rounding_functions import strip_rounding
+from quantbench.graphs.staging import Tap, accumulation_taps, rounding_taps
+
+__all__ = ["strip_emulation"]
+
+
+def strip_emulation(model: ir.Model) -> tuple[ir.Model, dict[str, Tap]]:
+    """The float32 graph behind a written one, and the taps with which it computes the same in stages.
+
+    A graph in which nothing was written comes back with no taps. The argument is left alone.
+    """
+    plain, sums = strip_accumulators(model)
+    plain, roundings = strip_rounding(plain)
+    taps = accumulation_taps(sums) if sums else {}  # neither is asked for nothing: both load the kernels' compiler
+    return plain, taps | rounding_taps(roundings) if roundings else taps
