@@ -109,7 +109,7 @@ def test_seconds_are_inference_alone(tmp_path, monkeypatch):
 
         return moved
 
-    dataset = scoring.open_dataset(reference)
+    dataset = scoring.open_with_truths(reference)
     dataset = replace(dataset, scored=replace(dataset.scored, load_input=moving(dataset.scored.load_input, 100.0)))
     monkeypatch.setattr(executor, "run", moving(executor.run, 1.0))
     kind = type(scoring.make_task(reference, dataset))
@@ -122,7 +122,7 @@ def test_seconds_are_inference_alone(tmp_path, monkeypatch):
 
 def test_prepared_inputs_are_bounded(tmp_path, monkeypatch):
     reference, executor = write_reference(tmp_path)
-    dataset = scoring.open_dataset(reference)
+    dataset = scoring.open_with_truths(reference)
     events = []
     load, run = dataset.scored.load_input, executor.run
     counted = replace(dataset.scored, load_input=lambda index: events.append("load") or load(index))
