@@ -257,7 +257,7 @@ def _gemm(write: _Rewrite, accumulator: Accumulator) -> None:
             plain = factors[index]
             factors[index] = write.op("Transpose", plain, perm=[1, 0])
             rows, columns = write.shape(plain, index)
-            factors[index].shape = ir.Shape([columns, rows])
+            factors[index].shape, factors[index].type = ir.Shape([columns, rows]), plain.type
     result = _product(write, factors[0], factors[1], accumulator)
     alpha, beta = (node.attributes.get_float(name, 1.0) for name in ("alpha", "beta"))
     if alpha != 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 
@@ -81,11 +82,15 @@ def check_rules(models: Mapping[str, ir.Model], recipe: Recipe) -> None:
     Raises:
         InputError: names the rule.
     """
-    names = {node.name or "" for model in models.values() for node in model.graph}
-    names |= {name for model in models.values() for name in model.graph.initializers}
+    names = [node.name or "" for model in models.values() for node in model.graph]
+    names += [name for model in models.values() for name in model.graph.initializers]
     for rule in recipe.layers:
         if not any(fnmatchcase(name, rule.match) for name in names):
-            raise InputError(f"the recipe's layer pattern {rule.match!r} matches no node and no weight")
+            near = difflib.get_close_matches(rule.match, names, n=3, cutoff=0.3) or names[:3]
+            raise InputError(
+                f"the recipe's layer pattern {rule.match!r} matches no node and no weight; "
+                f"some are named {', '.join(map(repr, near))}"
+            )
 
 
 def _operand_formats(model: ir.Model, recipe: Recipe) -> dict[str, tuple[str | None, str | None]]:
