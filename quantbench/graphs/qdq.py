@@ -63,11 +63,20 @@ class QuantizedTensor:
     affine: Affine
 
 
-def write_weights(model: ir.Model, weights: Mapping[str, QuantizedTensor]) -> None:
+def write_weights(
+    model: ir.Model, weights: Mapping[str, QuantizedTensor], nodes: Collection[str] | None = None
+) -> None:
     """Store initializers as integer codes, each followed by a DequantizeLinear.
+
+    A weight that only operations in float read is followed by the same arithmetic in Cast, Sub and Mul instead: ONNX
+    Runtime computes that once, when it loads the graph, but a DequantizeLinear in every run, and it packs and lays out
+    for its fast float kernels only what is constant. Those in blocks keep their DequantizeLinear.
 
     Requires: `weights` names initializers of the graph.
     Ensures: readers get the dequantized values; the initializer keeps its name and holds the codes.
+
+    Args:
+        nodes: names of the nodes that compute in integers; None where all do.
     """
     graph = model.graph
     for name, tensor in weights.items():
@@ -75,7 +84,9 @@ def write_weights(model: ir.Model, weights: Mapping[str, QuantizedTensor]) -> No
         del graph.initializers[name]
         old.name = f"{name}_float"
         codes = add_initializer(graph, name, _tensor(tensor.codes, tensor.affine.format))
-        output = _dequantize(graph, codes, tensor.affine, name, f"{name}_dequantized")
+        in_float = nodes is not None and not any(reader.name in nodes for reader, _ in old.uses())
+        write = _compute if in_float and not tensor.affine.block_size else _dequantize
+        output = write(graph, codes, tensor.affine, name, f"{name}_dequantized")
         output.shape = old.shape
         old.replace_all_uses_with(output)
 
@@ -144,6 +155,27 @@ def _dequantize(graph: ir.Graph, codes: ir.Value, affine: Affine, name: str, out
     scale = inputs[1].producer()
     graph.insert_before(graph[0], [node] if scale is None else [scale, node])
     return node.outputs[0]
+
+
+def _compute(graph: ir.Graph, codes: ir.Value, affine: Affine, name: str, output: str) -> ir.Value:
+    """(codes − zero_point)·scale, in operations on constants that a runtime folds."""
+    assert codes.shape is not None
+    along = [1] * codes.shape.rank()
+    if affine.axis is not None:
+        along[affine.axis] = -1
+    nodes = [ir.Node("", "Cast", [codes], [ir.AttrInt64("to", ir.DataType.FLOAT)], name=f"{name}_cast")]
+    for op_type, what, array in (("Sub", "zero_point", affine.zero_point), ("Mul", "scale", affine.scale)):
+        if op_type == "Sub" and not np.any(array):
+            continue
+        factor = np.asarray(array, np.float32)
+        operand = add_initializer(graph, f"{name}_{what}", factor.reshape(along) if factor.ndim else factor)
+        nodes.append(ir.Node("", op_type, [nodes[-1].outputs[0], operand], name=f"{name}_{op_type.lower()}"))
+    for node in nodes:
+        node.outputs[0].name = node.name
+        node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    nodes[-1].name = nodes[-1].outputs[0].name = output
+    graph.insert_before(graph[0], nodes)
+    return nodes[-1].outputs[0]
 
 
 def _parameters(graph: ir.Graph, affine: Affine, name: str) -> list[ir.Value]:

@@ -49,7 +49,7 @@ def write_graph(
             codes[bias] = _round_bias(array_of(written, bias), tensor.affine, activations[uses[name].source])
     write_activations(written, activations, plan.integer_nodes)
     bound_codes(written)
-    write_weights(written, codes)
+    write_weights(written, codes, plan.integer_nodes)
     planned = {name: get_format(tensor.format) for name, tensor in plan.tensors.items() if not is_integer(tensor)}
     floats = {name: held_format(fmt) for name, fmt in planned.items()}
     blocks = {

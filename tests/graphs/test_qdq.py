@@ -170,3 +170,22 @@ def test_every_reader_of_an_integer_tensor_gets_the_rounded_values():
     rounded = np.rint(np.exp(x) * 255) / 255
     for got, expected in zip(run(two_readers(["a"]), {"x": x}), (-rounded, np.sin(rounded), rounded), strict=True):
         np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["int4", "uint4", "int8", "uint8"])
+@pytest.mark.parametrize("axis", [None, 1])
+def test_weights_that_float_operations_read_are_constants_of_the_loaded_graph(
+    name: str, axis: int | None, tmp_path: Path
+):
+    weight = normal(6, 10)
+    tensor = quantized(weight, name, axis)
+    model = ir.from_proto(graph("g (float[n,6] x) => (float[n,10] y) { y = MatMul(x, w) }", w=weight))
+    write_weights(model, {"w": tensor}, nodes=["another"])
+    (stored,) = [each for each in ir.to_proto(model).graph.initializer if each.name == "w"]
+    assert stored.data_type == getattr(onnx.TensorProto, name.upper())
+    np.testing.assert_array_equal(run(ir.to_proto(model), {"x": np.eye(6, dtype=np.float32)})[0], dequantize(tensor))
+    assert optimised(model, tmp_path) == ["MatMul"]
+    kept = ir.from_proto(graph("g (float[n,6] x) => (float[n,10] y) { y = MatMul(x, w) }", w=weight))
+    kept.graph[0].name = "y"
+    write_weights(kept, {"w": tensor}, nodes=["y"])
+    assert operators(ir.to_proto(kept)) == ["DequantizeLinear", "MatMul"]
