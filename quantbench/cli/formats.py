@@ -46,11 +46,18 @@ KEYS = (
     "min",
     "min_normal",
     "min_subnormal",
+    "has_subnormals",
     "has_inf",
     "has_nan",
+    "top_codes",
+    "signed",
     "mlperf_v05",
     "aliases",
+    "element",
     "block_size",
+    "scale",
+    "tensor_scale",
+    "bits_per_value",
     "source",
 )
 
@@ -63,9 +70,10 @@ def formats(as_json: bool) -> None:
 
     Any eXmY (exponent and mantissa bits) is a format too, e.g. e4m7.
     """
-    from quantbench.numerics import all_formats
+    from quantbench.numerics import Format, all_formats
 
     def document(entry: Format) -> dict[str, object]:
-        return {key: getattr(entry, key) for key in KEYS}
+        values = {key: getattr(entry, key) for key in KEYS}
+        return {key: value.name if isinstance(value, Format) else value for key, value in values.items()}
 
     emit(all_formats(), document=document, columns=COLUMNS, as_json=as_json)

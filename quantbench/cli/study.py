@@ -34,7 +34,7 @@ def _bits(ctx: click.Context, param: click.Parameter, value: str | None) -> rang
     multiple=True,
     callback=split_formats,
     metavar="F,F,...",
-    help="Float formats: any name of `quantbench formats`, or eXmY.",
+    help="Float or block formats: any name of `quantbench formats`, or eXmY.",
 )
 @click.option("--exponent", callback=_bits, metavar="A..B", help="A grid of eXmY: from A to B exponent bits.")
 @click.option("--mantissa", callback=_bits, metavar="A..B", help="And from A to B mantissa bits.")
@@ -59,7 +59,7 @@ def study(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Score REFERENCE in many float formats by emulation: weights and activations rounded, sums in FP32.
+    """Score REFERENCE in many float or block formats by emulation: weights and activations rounded, sums in FP32.
 
     Names formats with --formats, a grid of them with --exponent and --mantissa, or both. A plain eXmY follows IEEE 754:
     e4m3 has infinities and ends at 240, the OCP format that ends at 448 is fp8_e4m3fn (e5m2 is the OCP format too).

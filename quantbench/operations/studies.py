@@ -46,13 +46,13 @@ def study(
     out: str | Path = "reports",
     force: bool = False,
 ) -> tuple[Cell, ...]:
-    """Score a reference in many float formats, weights and activations both, without writing variants.
+    """Score a reference in many formats, weights and activations both, without writing variants.
 
     The scores are those of `convert` and `evaluate`. What is found is kept in `out/studies/REFERENCE/` after each
     format, so an interrupted study goes on where it was. `study.json`, the heat map and the pages in `out` follow.
 
     Args:
-        formats: names or formats; integers and block formats cannot be studied.
+        formats: names or formats, float or block formats; integers need calibration and cannot be studied.
         samples: score only the first so many; None scores all.
         out: the folder of the pages.
         force: score again what is known.

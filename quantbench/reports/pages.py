@@ -62,7 +62,7 @@ class Study:
     cells: tuple[Cell, ...]
     columns: tuple[TableColumn[Cell], ...]
     heat_map: str
-    """An `<svg>` element."""
+    """An `<svg>` element; empty where no format has a place on the map."""
     heat_map_file: str
     """Where the same is a file, from the page."""
 
@@ -121,6 +121,7 @@ def _sections(results: Sequence[Result]) -> list[Section]:
 
 def _study(cells: Sequence[Cell]) -> Study:
     first = cells[0]
+    ratios = map_of(cells)
     return Study(
         name=first.reference,
         metric=first.metric,
@@ -129,6 +130,6 @@ def _study(cells: Sequence[Cell]) -> Study:
         reference_score=format_score(first.reference_score),
         cells=tuple(cells),
         columns=tuple(study_columns()),
-        heat_map=page_heat_map(map_of(cells), first.reference),
+        heat_map=page_heat_map(ratios, first.reference) if ratios else "",
         heat_map_file=f"{STUDIES}/{first.reference}/heatmap.svg",
     )

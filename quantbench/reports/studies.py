@@ -56,14 +56,21 @@ def study_folder(reports: Path, reference: str) -> Path:
 def write_study(folder: Path, cells: Sequence[Cell]) -> None:
     """Write `study.json`, `heatmap.svg` and `heatmap.png`; the same cells give the same bytes.
 
+    There is no map of block formats alone.
+
     Raises:
         InputError: the folder cannot be written to.
     """
     ratios = map_of(cells)
-    pictures = {"heatmap.svg": svg_bytes(heat_map(ratios)), "heatmap.png": png_bytes(heat_map(ratios))}
+    pictures = {}
+    if ratios:
+        pictures = {"heatmap.svg": svg_bytes(heat_map(ratios)), "heatmap.png": png_bytes(heat_map(ratios))}
     for name, content in {_TABLE: to_json([cell.document() for cell in cells]).encode(), **pictures}.items():
         with atomic_file(folder / name) as temporary:
             temporary.write_bytes(content)
+    for name in _HEAT_MAPS:
+        if name not in pictures:
+            (folder / name).unlink(missing_ok=True)
 
 
 def read_studies(reports: Path) -> list[tuple[Cell, ...]]:
@@ -81,9 +88,10 @@ def read_studies(reports: Path) -> list[tuple[Cell, ...]]:
 
 def map_of(cells: Sequence[Cell]) -> dict[tuple[int, int], float]:
     """The ratio at each (exponent bits, mantissa bits). Of several formats there, the one with IEEE 754 rules counts,
-    else the first."""
+    else the first; block formats, whose range is that of their scales, have no place on the map."""
     ratios: dict[tuple[int, int], float] = {}
-    for cell in sorted(cells, key=lambda cell: not _ieee_like(get_format(cell.format))):
+    plain = [cell for cell in cells if get_format(cell.format).kind != "block"]
+    for cell in sorted(plain, key=lambda cell: not _ieee_like(get_format(cell.format))):
         ratios.setdefault((cell.exponent_bits, cell.mantissa_bits), cell.ratio)
     return ratios
 

@@ -130,6 +130,20 @@ def test_of_formats_with_the_same_bits_the_one_of_ieee_754_counts() -> None:
     assert map_of(cells[:2]) == {(4, 3): 0.7}, "the first, where none is"
 
 
+def test_block_formats_are_in_the_table_and_not_on_the_map(tmp_path: Path) -> None:
+    cells = [cell("mxfp4", 0.7), cell("mxint8", 0.99), cell("e2m1", 0.5)]
+    assert map_of(cells) == {(2, 1): 0.5}
+    folder = study_folder(tmp_path, "alpha")
+    write_study(folder, cells)
+    assert {file.name for file in folder.iterdir()} == {"study.json", "heatmap.svg", "heatmap.png"}
+    write_study(folder, cells[:2])
+    assert {file.name for file in folder.iterdir()} == {"study.json"}, "an empty map, or an old one, would mislead"
+    write_report(tmp_path, [], [cells[:2]])
+    for name in ("index.html", "index.md"):
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        assert "mxint8" in text and "<figure>" not in text and "heatmap" not in text
+
+
 def test_studies_come_back_as_they_went(tmp_path: Path) -> None:
     other = [dataclasses.replace(CELLS[0], reference="beta")]
     write_study(study_folder(tmp_path, "beta"), other)
