@@ -170,6 +170,15 @@ def test_formats(quantbench: Runner) -> None:
     fp11 = {key: found["fp11"][key] for key in ("exponent_bits", "mantissa_bits", "bias", "max", "min_normal")}
     assert fp11 == {"exponent_bits": 5, "mantissa_bits": 5, "bias": 15, "max": 64512.0, "min_normal": 2.0**-14}
     assert found["fp11"]["min_subnormal"] == 2.0**-19
+    assert found["fp8_e4m3fn"]["top_codes"] == "nan" and found["fp8_e4m3fn"]["has_subnormals"]
+    parts = {key: found["nvfp4"][key] for key in ("element", "scale", "block_size", "tensor_scale", "bits_per_value")}
+    assert parts == {
+        "element": "fp4_e2m1",
+        "scale": "fp8_e4m3fn",
+        "block_size": 16,
+        "tensor_scale": True,
+        "bits_per_value": 4 + 8 / 16,
+    }
     table = quantbench("formats")
     assert max(map(len, table.stdout.splitlines())) <= 100
 

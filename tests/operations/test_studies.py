@@ -111,7 +111,7 @@ def test_outputs_equal_those_of_the_variant_bit_by_bit(name: str, reference: Pat
 def test_what_formats_have_in_common_is_done_once(
     reference: Path, tmp_path: Path, scored: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dataset = studies.open_dataset(load_reference(reference))
+    dataset = studies.open_with_truths(load_reference(reference))
     loaded: list[int] = []
     prepared: list[str] = []
 
@@ -120,7 +120,7 @@ def test_what_formats_have_in_common_is_done_once(
         return dataset.scored.input(index)
 
     counted = dataclasses.replace(dataset.scored, load_input=counting_input)  # type: ignore[type-var]
-    monkeypatch.setattr(studies, "open_dataset", lambda _: dataclasses.replace(dataset, scored=counted))
+    monkeypatch.setattr(studies, "open_with_truths", lambda _: dataclasses.replace(dataset, scored=counted))
     original = studies.load_graphs
 
     def counting_graphs(given: Any) -> Any:
