@@ -204,12 +204,14 @@ def _spread(patterns: Any, size: int, scale_of_value: Any) -> None:
 def _round_scaled(values: Any, scales: Any, element_row: Any, mode: int, number: Any, random: Any) -> None:
     """Round each value / scale to the element format, and scale it back."""
     scalars = unpack(element_row)
+    number = u32(number)
     for i in range(values.size):
         scale = scales[i]
         quotient = u32(f32(values[i] / (scale if scale != f32(0) else f32(1))).view(np.uint32))
         bits = u32(0)
         if mode == RANDOM:
-            bits = random_bits(u32(number + u32(i)), random[1], random[2])
+            bits = random_bits(number, random[1], random[2])
+            number = u32(number + u32(1))
         elif mode == DIRECTED:  # up and down must still see a nonzero value
             vanished = u32(quotient << u32(1)) == u32(0) and values[i] != f32(0)
             quotient = u32(quotient | u32(1)) if vanished else quotient

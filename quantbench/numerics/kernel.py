@@ -225,26 +225,27 @@ def round_run_stochastic(patterns: Any, row: Any, first: Any, key: Any, other_ke
 @inlined
 def _run_stochastic(patterns: Any, row: Any, first: Any, key: Any, other_key: Any, shape: int) -> None:
     scalars = unpack(row)
+    number = u32(first)  # counted in 32 bits: made from i, it would take vectors of 64
     for i in range(patterns.size):
-        random = random_bits(u32(first + u32(i)), key, other_key)
+        random = random_bits(number, key, other_key)
         patterns[i] = round_bits(patterns[i], random, RANDOM, shape, scalars)
+        number = u32(number + u32(1))
 
 
 @inlined
 def random_bits(number: Any, key: Any, other_key: Any) -> Any:
-    """32 random bits: the entry `number` of the stream that the two keys name. A function of its arguments alone."""
-    return mixed(u32(mixed(u32(number ^ key)) + other_key))
+    """32 random bits: the entry `number` of the stream that the two keys name. A function of its arguments alone.
 
-
-@inlined
-def mixed(bits: Any) -> Any:
-    """A 32-bit mixing permutation in which each input bit flips each output bit half of the time.
-
-    Constants: C. Wellons, Hash Prospector (2018, "lowbias32" family).
+    A permutation of 32 bits in which each input bit flips each output bit half of the time, with the second key mixed
+    in on the way, so that no stream is another one in another order. Constants: C. Wellons, Hash Prospector (2018),
+    "triple32".
     """
-    bits = u32(u32(bits ^ u32(bits >> u32(16))) * u32(0x21F0AAAD))
-    bits = u32(u32(bits ^ u32(bits >> u32(15))) * u32(0xD35A2D97))
-    return u32(bits ^ u32(bits >> u32(15)))
+    bits = u32(number ^ key)
+    bits = u32(u32(bits ^ u32(bits >> u32(17))) * u32(0xED5AD4BB))
+    bits = u32(u32(bits ^ u32(bits >> u32(11))) + other_key)
+    bits = u32(bits * u32(0xAC4C1B51))
+    bits = u32(u32(bits ^ u32(bits >> u32(15))) * u32(0x31848BAB))
+    return u32(bits ^ u32(bits >> u32(14)))
 
 
 def _exponent(power: float) -> int:
