@@ -116,6 +116,7 @@ class DataSource:
     samples: Positive | None = None
     height: Positive | None = None
     width: Positive | None = None
+    motifs: Positive | None = None
     source: str | None = None
     target: str | None = None
     source_vocabulary: str | None = None

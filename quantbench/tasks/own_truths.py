@@ -94,7 +94,9 @@ class _OwnPredictions:
 
 def _key(reference: Reference, dataset: Dataset) -> str:
     description = json.dumps(asdict(reference) | {"file": ""}, default=str, sort_keys=True)
-    parts = (description, sha256_file(fetch(reference)), dataset.scored_sha256, ort.__version__)
+    # The first input stands for how all of them are drawn and prepared, which their ids do not say.
+    first = hashlib.sha256(dataset.scored.input(0).tobytes()).hexdigest()
+    parts = (description, sha256_file(fetch(reference)), dataset.scored_sha256, first, ort.__version__)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

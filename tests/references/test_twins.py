@@ -10,7 +10,7 @@ import pytest
 
 from quantbench.graphs.load import check, prepare
 from quantbench.references.generators import mobilenet_twin, resnet50_twin, ssd_mobilenet_twin, ssd_resnet34_twin
-from quantbench.references.generators._scenes import draw_scene
+from quantbench.references.generators._scenes import MOTIFS, draw_scene, training_batch
 
 CLASSIFIERS = {"resnet50": resnet50_twin, "mobilenet": mobilenet_twin}
 
@@ -21,8 +21,8 @@ def run(model, x, outputs=None):
     return session.run(outputs, {session.get_inputs()[0].name: x})
 
 
-def scenes(count, size, first=0):
-    images = [draw_scene(np.random.default_rng(first + k), size, size) for k in range(count)]
+def scenes(count, size, motifs=MOTIFS):
+    images = [draw_scene(np.random.default_rng(k), size, size, motifs) for k in range(count)]
     return np.stack(images).transpose(0, 3, 1, 2).astype(np.float32)
 
 
@@ -116,6 +116,34 @@ def test_images_fall_into_different_classes_and_activations_stay_sane(small, nam
     assert len(set(values[-1].argmax(axis=1))) >= 6
 
 
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_classifier_tells_the_motifs_apart_in_pictures_that_it_has_not_learnt_from(small, name):
+    """Nine of ten variations of a motif get one class, and another motif's another."""
+    prepare = CLASSIFIERS[name]._prepare
+    classes = []
+    for motif in range(6):
+        pictures = prepare(np.stack([unseen(motif, number) for number in range(10)]))
+        found, votes = np.unique(run(small[name, 11], pictures)[-1].argmax(axis=1), return_counts=True)
+        assert votes.max() >= 8
+        classes.append(found[votes.argmax()])
+    assert len(set(classes)) == 6
+
+
+def unseen(motif, number, size=64):
+    """A variation of a motif by a stream that nobody learns from, (3, size, size) float32."""
+    rng = np.random.default_rng([motif, number])
+    while True:
+        state = rng.bit_generator.state
+        if int(rng.integers(MOTIFS)) == motif:
+            rng.bit_generator.state = state
+            return draw_scene(rng, size, size).transpose(2, 0, 1).astype(np.float32)
+
+
+def test_pictures_to_learn_from_are_in_no_data_set():
+    learnt = {training_batch(motif, 2, 32)[0].tobytes() for motif in range(4)}
+    assert not learnt & {image.tobytes() for image in scenes(50, 32)}
+
+
 def test_the_same_seed_draws_the_same_bytes(tmp_path):
     def digest(seed):
         model = mobilenet_twin.draw(seed, width=0.25, size=32, samples=4)
@@ -156,13 +184,13 @@ def expose(model, *names):
 
 
 def test_ssd_mobilenet_suppresses_as_defined_for_each_image_of_a_batch():
-    model = ssd_mobilenet_twin.draw(1, width=0.25, samples=3)
+    model = ssd_mobilenet_twin.draw(1, width=0.25, samples=3, motifs=3)
     check(model, "ssd-mobilenet-twin")
     outputs = ["num_detections:0", "detection_boxes:0", "detection_scores:0", "detection_classes:0"]
     assert [value.name for value in model.graph.input] == ["image_tensor:0"]
     assert [value.name for value in model.graph.output] == outputs
     assert {"NonMaxSuppression", "TopK", "Resize"} <= set(operators(model))
-    images = scenes(3, 200).transpose(0, 2, 3, 1).astype(np.uint8)  # any size: the graph resizes
+    images = scenes(3, 200, motifs=3).transpose(0, 2, 3, 1).astype(np.uint8)  # any size: the graph resizes
     inner = ["Decode/clipped", "Postprocessor/scores"]
     *found, boxes, scores = run(expose(model, *inner), images, outputs + inner)
     assert boxes.shape == (3, 1917, 4)
@@ -177,13 +205,13 @@ def test_ssd_mobilenet_suppresses_as_defined_for_each_image_of_a_batch():
 
 
 def test_ssd_resnet34_suppresses_as_defined():
-    model = ssd_resnet34_twin.draw(1, width=0.125, size=480)
+    model = ssd_resnet34_twin.draw(1, width=0.125, size=480, motifs=2)
     check(model, "ssd-resnet34-twin")
     outputs = ["bboxes", "labels", "scores"]
     assert [value.name for value in model.graph.input] == ["image"]
     assert [value.name for value in model.graph.output] == outputs
     mean, std = np.float32(0.45), np.float32(0.225)
-    x = (scenes(1, 480) / 255 - mean) / std
+    x = (scenes(1, 480, motifs=2) / 255 - mean) / std
     *found, boxes, scores = run(expose(model, "boxes", "probabilities"), x, [*outputs, "boxes", "probabilities"])
     wanted = detections(boxes[0], scores[0, :, 1:], 0.05, 0.5, 200)
     assert len(wanted) > 0

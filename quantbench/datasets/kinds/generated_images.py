@@ -16,11 +16,11 @@ from quantbench.datasets.preprocess import to_input
 from quantbench.datasets.splitting import DEFAULT_CALIBRATION, make_dataset
 from quantbench.errors import InputError
 from quantbench.references import Reference
-from quantbench.references.generators._scenes import draw_scene
+from quantbench.references.generators._scenes import MOTIFS, draw_scene
 
 __all__ = ["KEYS", "load"]
 
-KEYS = frozenset({"seed", "samples", "height", "width"})
+KEYS = frozenset({"seed", "samples", "height", "width", "motifs"})
 
 Array = NDArray[Any]
 
@@ -32,11 +32,15 @@ def load(reference: Reference) -> Dataset:
     """Drawn when asked for; ids name seed, part, size and number, e.g. `scene-7-scored-224x224-000017`.
 
     Raises:
-        InputError: `height` or `width` is absent, or a calibration list is given.
+        InputError: `height` or `width` is absent, there are not as many motifs, or a calibration list is given.
     """
     for key in ("height", "width"):
         if getattr(reference.dataset, key) is None:
             raise InputError(f"{reference.file}: the kind 'generated-images' needs the key dataset.{key}")
+    if (reference.dataset.motifs or 0) > MOTIFS:
+        raise InputError(
+            f"{reference.file}: there are {MOTIFS} motifs, not {reference.dataset.motifs}; lower dataset.motifs"
+        )
     if reference.calibration.list is not None:
         raise InputError(f"{reference.file}: the kind 'generated-images' takes [calibration] samples, not a list")
     counts = (reference.calibration.samples or DEFAULT_CALIBRATION, reference.dataset.samples or _DEFAULT_SAMPLES)
@@ -51,6 +55,7 @@ def _samples(reference: Reference, part: str, count: int) -> LazySamples:
 
     def load_input(index: int) -> Array:
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([data.seed, _PARTS.index(part), index])))
-        return to_input(draw_scene(rng, height, width), reference.preprocess, reference.model.layout, ids[index])
+        scene = draw_scene(rng, height, width, data.motifs or MOTIFS)[..., ::-1]  # files come blue first
+        return to_input(scene, reference.preprocess, reference.model.layout, ids[index])
 
     return LazySamples(ids, load_input, lambda index: None)

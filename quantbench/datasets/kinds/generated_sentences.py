@@ -15,6 +15,7 @@ from quantbench.datasets.base import Dataset, LazySamples
 from quantbench.datasets.splitting import DEFAULT_CALIBRATION, make_dataset
 from quantbench.errors import InputError
 from quantbench.references import Reference
+from quantbench.references.generators._sentences import SHORTEST, SPECIAL, draw_sentence
 
 __all__ = ["KEYS", "load"]
 
@@ -24,12 +25,10 @@ Array = NDArray[Any]
 
 _PARTS = ("calibration", "scored")  # the position is part of each sample's seed
 _DEFAULT_SAMPLES = 200
-_SPECIAL = ("<unk>", "<s>", "</s>")
-_SHORTEST = 3
 
 
 def load(reference: Reference) -> Dataset:
-    """Sentences of 3 to `longest` words, int64 ids below `words`, the frequent ones first as in a sorted vocabulary.
+    """Variations of motifs of 3 to `longest` words, int64 ids below `words`, frequent ones first.
 
     `prediction_space` is a vocabulary of `words` made-up words behind <unk>, <s> and </s>. Ids name seed, part and
     number.
@@ -38,14 +37,14 @@ def load(reference: Reference) -> Dataset:
         InputError: `words` or `longest` is absent or too small, or a calibration list is given.
     """
     data = reference.dataset
-    for key, least in (("words", len(_SPECIAL) + 1), ("longest", _SHORTEST)):
+    for key, least in (("words", len(SPECIAL) + 1), ("longest", SHORTEST)):
         if (getattr(data, key) or 0) < least:
             raise InputError(f"{reference.file}: the kind 'generated-sentences' needs dataset.{key}, at least {least}")
     if reference.calibration.list is not None:
         raise InputError(f"{reference.file}: the kind 'generated-sentences' takes [calibration] samples, not a list")
     counts = (reference.calibration.samples or DEFAULT_CALIBRATION, data.samples or _DEFAULT_SAMPLES)
     calibration, scored = (_samples(reference, part, count) for part, count in zip(_PARTS, counts, strict=True))
-    vocabulary = (*_SPECIAL, *(f"w{number}" for number in range(len(_SPECIAL), data.words or 0)))
+    vocabulary = (*SPECIAL, *(f"w{number}" for number in range(len(SPECIAL), data.words or 0)))
     return make_dataset(calibration, scored, vocabulary, labelled=False)
 
 
@@ -56,9 +55,6 @@ def _samples(reference: Reference, part: str, count: int) -> LazySamples:
 
     def load_input(index: int) -> Array:
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([data.seed, _PARTS.index(part), index])))
-        length = rng.integers(_SHORTEST, longest, endpoint=True)
-        # Zipf's law: the logarithm of a word's rank is spread evenly.
-        ranks = np.exp(rng.uniform(0, np.log(words - len(_SPECIAL)), length)).astype(np.int64) - 1
-        return np.asarray(ranks + len(_SPECIAL))
+        return draw_sentence(rng, words, longest)
 
     return LazySamples(ids, load_input, lambda index: None)

@@ -114,10 +114,9 @@ class Network:
         *,
         stride: int = 1,
         pads: Sequence[int] | None = None,
-        spread: float = 1.0,
         shift: Callable[[Array], Array] | None = None,
     ) -> Tensor:
-        """A convolution with a bias, of which each output channel has the mean 0 and the standard deviation `spread`.
+        """A convolution with a bias, of which each output channel has the mean 0 and the standard deviation 1.
 
         Args:
             shift: what to add to each channel's bias, (channels,), from the output (n, channels, height, width) so far.
@@ -126,7 +125,7 @@ class Network:
         node = helper.make_node("Conv", ["x", "w"], ["y"], **_conv_attributes(x.sample, kernel, stride, pads))
         raw = _run(node, [x.sample, weights], self.opset)[0]
         mean, deviation = raw.mean(axis=(0, 2, 3)), raw.std(axis=(0, 2, 3))
-        scale = spread / deviation
+        scale = 1 / deviation
         bias = -mean * scale
         if shift is not None:
             bias += shift(raw * scale[:, None, None] + bias[:, None, None])
@@ -158,6 +157,15 @@ class Network:
             return self.add("Clip", [x], name, min=0.0, max=6.0)
         bounds = [self.constant(f"{name}/{key}", np.float32(value)) for key, value in (("min", 0), ("max", 6))]
         return self.add("Clip", [x, *bounds], name)
+
+    def computing(self, tensors: Sequence[Tensor]) -> Callable[[Array], list[Array]]:
+        """A function that says what `tensors` hold for other images, given to the only input; any number at once."""
+        shapes = {
+            each.name: (helper.np_dtype_to_tensor_dtype(each.sample.dtype), each.sample.shape) for each in tensors
+        }
+        session = _session(self.model(shapes))
+        (given,) = self._inputs
+        return lambda images: list(session.run(None, {given.name: images}))
 
     def model(self, outputs: Mapping[str, tuple[int, Sequence[int | str]]]) -> onnx.ModelProto:
         """The graph as it is; `outputs` are (element type, shape) by name."""
@@ -208,8 +216,11 @@ def _run(node: onnx.NodeProto, feeds: Sequence[Array], opset: int) -> list[Array
         [onnx.ValueInfoProto(name=name) for name in node.output],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=6)
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    results: list[Array] = session.run(None, arrays)
+    results: list[Array] = _session(model).run(None, arrays)
     return results
+
+
+def _session(model: onnx.ModelProto) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

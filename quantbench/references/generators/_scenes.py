@@ -12,31 +12,45 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MOTIFS", "draw_scene", "motif_batch"]
+__all__ = ["MOTIFS", "draw_scene", "motif_batch", "training_batch"]
 
 Array = NDArray[Any]
 
 MOTIFS = 24
 
 _MOTIF_STREAM = 0x5CE7E  # motifs are the same whatever the seed of the pictures
+_TRAINING_STREAM = 0x7EAC4  # and so are the pictures that a drawn network learns from; no data set has them
 _VARIATION = (0.05, 0.3)  # the share of a picture that is no motif
 
 
-def draw_scene(rng: np.random.Generator, height: int, width: int) -> Array:
-    """A variation of some motif: another scene shines through it, and there is grain over all.
+def draw_scene(rng: np.random.Generator, height: int, width: int, motifs: int = MOTIFS) -> Array:
+    """A variation of one of the first `motifs`: another scene shines through it, and there is grain over all.
 
-    Returns uint8 (height, width, 3).
+    Returns uint8 (height, width, 3), red, green, blue.
     """
-    motif, share = int(rng.integers(MOTIFS)), rng.uniform(*_VARIATION)
-    image = (1 - share) * _motif(motif, height, width) + share * _composition(rng, height, width)
-    grain = rng.standard_normal((height, width, 1), np.float32) * np.float32(rng.uniform(1, 6))
-    return np.asarray(np.clip(image + grain, 0, 255), np.uint8)
+    return _variation(rng, _motif(int(rng.integers(motifs)), height, width))
 
 
 def motif_batch(count: int, size: int) -> Array:
     """The first `count` motifs, square, as float32 (count, 3, size, size), 0..255."""
     motifs = np.stack([np.clip(_motif(number, size, size), 0, 255) for number in range(count)])
     return np.ascontiguousarray(motifs.transpose(0, 3, 1, 2), np.float32)
+
+
+def training_batch(motif: int, count: int, size: int) -> Array:
+    """Variations of one motif to learn from, square, as float32 (count, 3, size, size), 0..255."""
+    rng = np.random.Generator(np.random.PCG64([_TRAINING_STREAM, motif]))
+    drawn = _motif(motif, size, size)
+    images = np.stack([_variation(rng, drawn) for _ in range(count)])
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)
+
+
+def _variation(rng: np.random.Generator, motif: Array) -> Array:
+    height, width = motif.shape[:2]
+    share = rng.uniform(*_VARIATION)
+    image = (1 - share) * motif + share * _composition(rng, height, width)
+    grain = rng.standard_normal((height, width, 1), np.float32) * np.float32(rng.uniform(1, 6))
+    return np.asarray(np.clip(image + grain, 0, 255), np.uint8)
 
 
 def _motif(number: int, height: int, width: int) -> Array:

@@ -8,9 +8,11 @@ ReduceMean.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto
 
 from quantbench.references.generators._classifier import CLASSES, class_layer
@@ -18,6 +20,8 @@ from quantbench.references.generators._network import Network, Tensor
 from quantbench.references.generators._scenes import MOTIFS, motif_batch
 
 __all__ = ["SUFFIX", "draw", "generate"]
+
+Array = NDArray[Any]
 
 SUFFIX = ".onnx"
 
@@ -42,9 +46,8 @@ def draw(seed: int, *, opset: int = 11, width: float = 1.0, size: int = 224, sam
         size: height and width of the input; a multiple of 32.
         samples: motifs on which the statistics are measured, and that have a class.
     """
-    rng = np.random.Generator(np.random.PCG64(seed))
-    net = Network(opset, rng, width)
-    x = net.input("input_tensor:0", motif_batch(samples, size) - _MEAN, ["unk__616", 3, size, size])
+    net = Network(opset, np.random.Generator(np.random.PCG64(seed)), width)
+    x = net.input("input_tensor:0", _prepare(motif_batch(samples, size)), ["unk__616", 3, size, size])
     x = net.conv(x, net.channels(64), 7, "conv1", stride=2, pads=[3, 3, 3, 3])
     x = net.add("Relu", [net.batch_norm(x, "conv1/bn")], "conv1/relu")
     x = net.add("MaxPool", [x], "pool1", kernel_shape=[3, 3], strides=[2, 2], pads=[0, 0, 1, 1])
@@ -58,7 +61,7 @@ def draw(seed: int, *, opset: int = 11, width: float = 1.0, size: int = 224, sam
     else:
         x = net.add("ReduceMean", [x], "mean", axes=[2, 3], keepdims=1)
     x = net.add("Squeeze", [x], "squeeze", axes=[2, 3])
-    weights, biases = class_layer(rng, x.sample)
+    weights, biases = class_layer(net, x, samples, size, _prepare)
     x = net.add("MatMul", [x, net.constant("dense/kernel", weights)], "dense/MatMul")
     logits = net.add("Add", [x, net.constant("dense/bias", biases)], "dense/BiasAdd")
     net.add("ArgMax", [logits], "ArgMax:0", axis=1, keepdims=0)
@@ -69,6 +72,10 @@ def draw(seed: int, *, opset: int = 11, width: float = 1.0, size: int = 224, sam
             "softmax_tensor:0": (TensorProto.FLOAT, ["unk__618", CLASSES]),
         }
     )
+
+
+def _prepare(pictures: Array) -> Array:
+    return np.asarray(pictures - _MEAN, np.float32)
 
 
 def _bottleneck(net: Network, x: Tensor, full: int, stride: int, name: str) -> Tensor:

@@ -8,6 +8,7 @@ opset-8 form.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from quantbench.references.generators._detector import columns, rarely_above
+from quantbench.references.generators._detector import ClassHead, class_heads, columns
 from quantbench.references.generators._mobilenet import conv_bn_relu6, mobilenet_body
 from quantbench.references.generators._network import Network, Tensor
-from quantbench.references.generators._scenes import motif_batch
+from quantbench.references.generators._scenes import MOTIFS, motif_batch, training_batch
 
 __all__ = ["SUFFIX", "anchors", "draw", "generate"]
 
@@ -36,9 +37,7 @@ _CLASSES = 91  # background in front
 _XY_SCALE, _WH_SCALE = 0.1, 0.2
 _MIN_SCORE, _MAX_IOU, _MAX_BOXES = 0.3, 0.6, 100
 
-_LOGIT_SPREAD = 1.5
-_CONFIDENT = 1e-4
-"""The share of (box, class) pairs above the score threshold: about 20 before suppression."""
+_VARIATIONS = 3
 
 
 def generate(file: Path, seed: int) -> None:
@@ -46,31 +45,31 @@ def generate(file: Path, seed: int) -> None:
     onnx.save(draw(seed), file)
 
 
-def draw(seed: int, *, width: float = 1.0, samples: int = 8) -> onnx.ModelProto:
+def draw(seed: int, *, width: float = 1.0, samples: int = 8, motifs: int = MOTIFS) -> onnx.ModelProto:
     """The graph, opset 11, for any number of images of any one size.
 
     Args:
         width: share of the channels; below 1 for tests.
         samples: motifs on which the statistics are measured.
+        motifs: how many have objects that the detector finds.
     """
-    rng = np.random.Generator(np.random.PCG64(seed))
-    net = Network(11, rng, width)
-    scenes = motif_batch(samples, _SIZE).transpose(0, 2, 3, 1).astype(np.uint8)
-    image = net.input("image_tensor:0", np.ascontiguousarray(scenes), ["n", "height", "width", 3])
-    offsets, logits, grids = [], [], []
-    for number, feature in enumerate(_features(net, _preprocess(net, image))):
-        count = len(_FIRST_GRID) if number == 0 else len(_ASPECTS) + 1
-        scope = f"BoxPredictor_{number}"
-        lift = rarely_above(float(np.log(_MIN_SCORE / (1 - _MIN_SCORE))), _CONFIDENT)
-        box = net.measured_conv(feature, count * 4, 1, f"{scope}/BoxEncodingPredictor")
-        score = net.measured_conv(
-            feature, count * _CLASSES, 1, f"{scope}/ClassPredictor", spread=_LOGIT_SPREAD, shift=lift
-        )
-        grids.append(feature.sample.shape[2])
-        offsets.append(_flatten(net, box, 4))
-        logits.append(_flatten(net, score, _CLASSES))
-    boxes = _decode(net, net.add("Concat", offsets, "box_encodings", axis=1), anchors(tuple(grids)))
-    scores = net.add("Sigmoid", [net.add("Concat", logits, "class_predictions", axis=1)], "Postprocessor/scores")
+    net = Network(11, np.random.Generator(np.random.PCG64(seed)), width)
+    image = net.input("image_tensor:0", _to_pixels(motif_batch(samples, _SIZE)), ["n", "height", "width", 3])
+    features = _features(net, _preprocess(net, image))
+    shapes = [len(_FIRST_GRID), *[len(_ASPECTS) + 1] * (len(features) - 1)]
+    heads = [
+        ClassHead(feature, f"BoxPredictor_{number}/ClassPredictor", count, lambda shape, k: shape * _CLASSES + k)
+        for number, (feature, count) in enumerate(zip(features, shapes, strict=True))
+    ]
+    scored = class_heads(net, heads, _CLASSES, motifs, _pictures)
+    placed = [
+        net.measured_conv(feature, count * 4, 1, f"BoxPredictor_{number}/BoxEncodingPredictor")
+        for number, (feature, count) in enumerate(zip(features, shapes, strict=True))
+    ]
+    offsets = net.add("Concat", [_flatten(net, box, 4) for box in placed], "box_encodings", axis=1)
+    logits = net.add("Concat", [_flatten(net, score, _CLASSES) for score in scored], "class_predictions", axis=1)
+    boxes = _decode(net, offsets, anchors(tuple(head.grid for head in heads)))
+    scores = net.add("Sigmoid", [logits], "Postprocessor/scores")
     _suppress(net, boxes, scores)
     return net.model(
         {
@@ -100,6 +99,16 @@ def anchors(grids: tuple[int, ...]) -> Array:
         centres = (np.stack([y.ravel(), x.ravel()], axis=1) + 0.5) / grid
         boxes.append(np.hstack([centres.repeat(len(shapes), 0), np.tile(extents, (grid * grid, 1))]))
     return np.concatenate(boxes).astype(np.float32)
+
+
+def _to_pixels(pictures: Array) -> Array:
+    return np.ascontiguousarray(pictures.transpose(0, 2, 3, 1)).astype(np.uint8)
+
+
+def _pictures(motif: int) -> Iterator[Array]:
+    """One at a time."""
+    for picture in _to_pixels(training_batch(motif, _VARIATIONS, _SIZE)):
+        yield picture[None]
 
 
 def _preprocess(net: Network, image: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ opset 10, so this graph has no opset-8 form.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,18 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from quantbench.references.generators._detector import columns, rarely_above
+from quantbench.references.generators._detector import ClassHead, class_heads, columns
 from quantbench.references.generators._network import Network, Tensor
-from quantbench.references.generators._scenes import motif_batch
+from quantbench.references.generators._scenes import motif_batch, training_batch
 
 __all__ = ["SUFFIX", "default_boxes", "draw", "generate"]
 
 Array = NDArray[Any]
 
 SUFFIX = ".onnx"
+
+_MOTIFS = 8
+"""An image costs seconds, so few are learnt from; a data set for this network varies these."""
 
 _STAGES = ((3, 64, 1), (4, 128, 2), (6, 256, 1))  # blocks, channels, stride
 _EXTRAS = ((256, 512, 2, 1), (256, 512, 2, 1), (128, 256, 2, 1), (128, 256, 2, 0), (128, 256, 1, 0))
@@ -42,8 +46,7 @@ _MEAN = np.array([0.485, 0.456, 0.406], np.float32).reshape(3, 1, 1)
 _STD = np.array([0.229, 0.224, 0.225], np.float32).reshape(3, 1, 1)
 _LIFT = 1.0
 _BRANCH_GAIN = 0.4
-_CONFIDENT = 3e-5
-"""The share of (box, class) pairs above the score threshold: about 40 before suppression."""
+_VARIATIONS = 2
 
 
 def generate(file: Path, seed: int) -> None:
@@ -51,28 +54,34 @@ def generate(file: Path, seed: int) -> None:
     onnx.save(draw(seed), file)
 
 
-def draw(seed: int, *, width: float = 1.0, size: int = 1200, samples: int = 2) -> onnx.ModelProto:
+def draw(
+    seed: int, *, width: float = 1.0, size: int = 1200, samples: int = 2, motifs: int = _MOTIFS
+) -> onnx.ModelProto:
     """The graph, opset 11, for one image.
 
     Args:
         width: share of the channels; below 1 for tests.
         size: height and width of the input; 1200, or at least 480 for tests.
         samples: motifs on which the statistics are measured.
+        motifs: how many have objects that the detector finds.
     """
-    rng = np.random.Generator(np.random.PCG64(seed))
-    net = Network(11, rng, width)
-    x = net.input("image", (motif_batch(samples, size) / 255 - _MEAN) / _STD, [1, 3, size, size])
-    features = _features(net, x)
-    locations, confidences, grids = [], [], []
-    for number, (feature, aspects) in enumerate(zip(features, _ASPECTS, strict=True)):
-        count = 2 + 2 * len(aspects)
-        location = _head(net, feature, count * 4, f"loc.{number}")
-        confidence = _head(net, feature, count * _CLASSES, f"conf.{number}", boxes=count)
-        grids.append(location.sample.shape[2])
-        locations.append(_flatten(net, location, 4))
-        confidences.append(_flatten(net, confidence, _CLASSES))
-    boxes = _decode(net, _join(net, locations, "locs"), default_boxes(tuple(grids), size))
-    scores = net.add("Softmax", [_join(net, confidences, "confs")], "probabilities", axis=2)
+    net = Network(11, np.random.Generator(np.random.PCG64(seed)), width)
+    features = _features(net, net.input("image", _prepare(motif_batch(samples, size)), [1, 3, size, size]))
+    counts = [2 + 2 * len(aspects) for aspects in _ASPECTS]
+    heads = [
+        # The channels are read as (classes, boxes): those of the background come first.
+        ClassHead(feature, f"conf.{number}", count, _channel(count), kernel=3, stride=_HEAD_STRIDE, pad=1)
+        for number, (feature, count) in enumerate(zip(features, counts, strict=True))
+    ]
+    scored = class_heads(net, heads, _CLASSES, motifs, lambda motif: _pictures(motif, size))
+    placed = [
+        net.measured_conv(feature, count * 4, 3, f"loc.{number}", stride=_HEAD_STRIDE, pads=[1] * 4)
+        for number, (feature, count) in enumerate(zip(features, counts, strict=True))
+    ]
+    locations = _join(net, [_flatten(net, location, 4) for location in placed], "locs")
+    boxes = _decode(net, locations, default_boxes(tuple(head.grid for head in heads), size))
+    confidences = _join(net, [_flatten(net, confidence, _CLASSES) for confidence in scored], "confs")
+    scores = net.add("Softmax", [confidences], "probabilities", axis=2)
     _suppress(net, boxes, scores)
     return net.model(
         {
@@ -102,6 +111,20 @@ def default_boxes(grids: tuple[int, ...], size: int) -> Array:
         centres = np.stack([x.ravel() + 0.5, y.ravel() + 0.5], axis=1) * step
         boxes += [np.hstack([centres, np.full_like(centres, 1) * shape]) for shape in shapes]
     return np.concatenate(boxes).clip(0, 1).astype(np.float32)
+
+
+def _prepare(pictures: Array) -> Array:
+    return np.asarray((pictures / 255 - _MEAN) / _STD, np.float32)
+
+
+def _pictures(motif: int, size: int) -> Iterator[Array]:
+    """One at a time."""
+    for picture in training_batch(motif, _VARIATIONS, size):
+        yield _prepare(picture[None])
+
+
+def _channel(boxes: int) -> Callable[[int, int], int]:
+    return lambda shape, category: category * boxes + shape
 
 
 def _features(net: Network, x: Tensor) -> list[Tensor]:
@@ -138,22 +161,6 @@ def _basic_block(net: Network, x: Tensor, channels: int, stride: int, name: str)
     y = net.conv(y, channels, 3, f"{name}.conv2", pads=[1] * 4)
     y = net.batch_norm(y, f"{name}.bn2", gain=_BRANCH_GAIN)
     return net.add("Relu", [net.add("Add", [y, shortcut], f"{name}.add")], f"{name}.relu2")
-
-
-def _head(net: Network, x: Tensor, channels: int, name: str, boxes: int | None = None) -> Tensor:
-    """A head over one feature map: offsets, or with `boxes` the logits of its classes.
-
-    Its channels are read as (4 or classes, boxes), so those of the background come first.
-    """
-    lift = rarely_above(float(np.log(_MIN_SCORE / (1 - _MIN_SCORE))), _CONFIDENT)
-
-    def shift(logits: Array) -> Array:
-        assert boxes is not None
-        return np.concatenate([np.zeros(boxes, np.float32), lift(logits[:, boxes:])])
-
-    return net.measured_conv(
-        x, channels, 3, name, stride=_HEAD_STRIDE, pads=[1] * 4, spread=1.0, shift=None if boxes is None else shift
-    )
 
 
 def _flatten(net: Network, x: Tensor, rows: int) -> Tensor:
