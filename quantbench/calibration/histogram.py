@@ -18,6 +18,7 @@ Array = NDArray[Any]
 
 _SHIFT = 17  # keeps the sign, 8 exponent bits and 6 leading mantissa bits of a float32
 BINS = 1 << (32 - _SHIFT)
+_BLOCK = 1 << 12  # values that are counted before their extremes are looked for
 _CAPACITY = 1 << 31  # values that 32-bit counters may take before they are emptied
 
 
@@ -72,10 +73,10 @@ class Histogram:
         for start in range(0, flat.size, _CAPACITY):
             part = flat[start : start + _CAPACITY]
             counters = _counters()
-            _count(part.view(np.uint32), counters)
-            minimum, maximum = part.min(), part.max()
+            keys = _count(part.view(np.int32), counters)
+            minimum, maximum = _of_keys(keys)
             with self._lock:
-                _empty_into(counters, self._total)
+                _empty_into(counters, *keys, self._total)
                 self._minimum = min(self._minimum, minimum)
                 self._maximum = max(self._maximum, maximum)
                 if not (np.isfinite(minimum) and np.isfinite(maximum)) or self._total[_NAN_BINS].any():
@@ -105,21 +106,42 @@ def _counters() -> NDArray[np.uint32]:
 
 
 @numba.njit(nogil=True, cache=True)
-def _count(bits: NDArray[np.uint32], counts: NDArray[np.uint32]) -> None:
-    """Count bit patterns into four interleaved rows."""
-    whole = bits.size // 4 * 4
-    for i in range(0, whole, 4):
-        counts[0, bits[i] >> np.uint32(_SHIFT)] += np.uint32(1)
-        counts[1, bits[i + 1] >> np.uint32(_SHIFT)] += np.uint32(1)
-        counts[2, bits[i + 2] >> np.uint32(_SHIFT)] += np.uint32(1)
-        counts[3, bits[i + 3] >> np.uint32(_SHIFT)] += np.uint32(1)
-    for i in range(whole, bits.size):
-        counts[0, bits[i] >> np.uint32(_SHIFT)] += np.uint32(1)
+def _count(patterns: NDArray[np.int32], counts: NDArray[np.uint32]) -> tuple[int, int]:
+    """Count bit patterns into four interleaved rows; returns the keys of the smallest and the largest value.
+
+    A key is an int32 that orders as the value does: the pattern, with the magnitude of negative values flipped.
+    """
+    smallest, largest = np.int32(2**31 - 1), np.int32(-(2**31))
+    for start in range(0, patterns.size, _BLOCK):  # short enough to be in the cache when it is read again
+        block = patterns[start : start + _BLOCK]
+        bits = block.view(np.uint32)
+        whole = bits.size // 4 * 4
+        for i in range(0, whole, 4):
+            counts[0, bits[i] >> np.uint32(_SHIFT)] += np.uint32(1)
+            counts[1, bits[i + 1] >> np.uint32(_SHIFT)] += np.uint32(1)
+            counts[2, bits[i + 2] >> np.uint32(_SHIFT)] += np.uint32(1)
+            counts[3, bits[i + 3] >> np.uint32(_SHIFT)] += np.uint32(1)
+        for i in range(whole, bits.size):
+            counts[0, bits[i] >> np.uint32(_SHIFT)] += np.uint32(1)
+        for pattern in block:
+            key = pattern ^ ((pattern >> np.int32(31)) & np.int32(0x7FFFFFFF))
+            smallest, largest = min(smallest, key), max(largest, key)
+    return int(smallest), int(largest)
 
 
 @numba.njit(nogil=True, cache=True)
-def _empty_into(counts: NDArray[np.uint32], total: NDArray[np.uint64]) -> None:
-    """Add the rows to the total and set them to 0."""
-    for i in range(total.size):
-        total[i] += np.uint64(counts[0, i]) + counts[1, i] + counts[2, i] + counts[3, i]
-    counts[:] = 0
+def _empty_into(counts: NDArray[np.uint32], smallest: int, largest: int, total: NDArray[np.uint64]) -> None:
+    """Add the rows to the total and set them to 0; the keys say which bins can have been filled."""
+    half = total.size // 2
+    for first, keys in ((0, largest), (half, -1 - smallest)):
+        for i in range(first, first + (keys >> _SHIFT) + 1):  # none where no value has this sign: the key is negative
+            total[i] += np.uint64(counts[0, i]) + counts[1, i] + counts[2, i] + counts[3, i]
+            for row in range(4):
+                counts[row, i] = 0
+
+
+def _of_keys(keys: tuple[int, int]) -> tuple[float, float]:
+    """The values that have these keys."""
+    patterns = np.array([key if key >= 0 else key ^ 0x7FFFFFFF for key in keys], np.int32)
+    smallest, largest = patterns.view(np.float32).tolist()
+    return smallest, largest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import onnx_ir as ir
@@ -13,6 +14,7 @@ from quantbench.datasets.base import Samples
 from quantbench.errors import InputError
 from quantbench.graphs.executor import Executor, SessionExecutor, TensorSpec
 from quantbench.graphs.staging import StagedExecutor, Tap
+from quantbench.numerics.threads import cores
 from quantbench.support import progress
 from quantbench.tasks import Task
 
@@ -24,10 +26,15 @@ Observations = dict[str, dict[str, Observation]]
 Feeds = dict[str, list[dict[str, Array]]]
 """Graph name → what it was fed, one mapping a call."""
 
+_WORKERS = 4
+"""Batches that are under way at once, at most. With a core for each, counting costs no core its time."""
 _BATCH = 32
-_BATCH_BYTES = 8 << 20
+_BATCH_BYTES = 5 << 20
 """Inputs that run together; what a graph computes on the way is some ten times as large."""
 _RECORDED_BATCH = 8
+_RECORDED_BYTES = 64 << 20
+"""Inputs that are kept, unless they are fewer than `_RECORDED_LEAST` samples."""
+_RECORDED_LEAST = 4
 
 
 def observe(
@@ -36,66 +43,87 @@ def observe(
     task: Task,
     samples: Samples,
     count: int,
-) -> Observations:
+    recorded: int = 0,
+) -> tuple[Observations, Feeds]:
     """Count the values of `tensors` (graph name → float32 tensor names) over the first `count` samples.
 
-    One pass over the samples, in memory that does not grow with their number.
+    One pass over the samples, in memory that does not grow with their number. On the way, what the task feeds its
+    graphs is kept for `recorded` of them, evenly spread, or as many as are 64 MiB of inputs.
+
+    Returns:
+        (what was seen of each tensor; for each graph, what it was fed, one mapping a call).
 
     Raises:
         InputError: there are fewer than `count` samples, or a tensor becomes NaN or infinite.
     """
-    _check(samples, count)
+    if count > len(samples):
+        raise InputError(f"calibration asks for {count} samples, but there are only {len(samples)}")
     histograms = {graph: {name: Histogram(name) for name in names} for graph, names in tensors.items()}
+    workers = min(cores(), _WORKERS)
+    executor = _executor(models, histograms, cores() // workers)
+    kept = _spread(samples, count, recorded)
+    others = sorted(set(range(count)) - set(kept)) if any(histograms.values()) else []
+    batches = [(part, True) for part in _batches(samples, kept, _RECORDED_BATCH)]
+    batches += [(part, False) for part in _batches(samples, others, _BATCH)]
+
+    def run(batch: tuple[Sequence[int], bool]) -> Feeds:
+        indices, keep = batch
+        recording = _RecordingExecutor(executor, models) if keep else None
+        watched = recording or executor
+        task.infer(watched, task.feeds(watched, [samples.input(index) for index in indices]))
+        return recording.feeds if recording else {}
+
+    feeds: Feeds = {name: [] for name in models}
+    with ThreadPoolExecutor(workers) as pool:
+        for found in progress(pool.map(run, batches), len(batches), "calibrating"):
+            for name, calls in found.items():
+                feeds[name] += calls
+    return {
+        graph: {name: each.observation() for name, each in named.items()} for graph, named in histograms.items()
+    }, feeds
+
+
+def record_feeds(models: Mapping[str, ir.Model], task: Task, samples: Samples, count: int, recorded: int) -> Feeds:
+    """What `observe` keeps of the graphs' feeds, without observing anything."""
+    return observe(models, {}, task, samples, count, recorded)[1]
+
+
+def _executor(
+    models: Mapping[str, ir.Model], histograms: Mapping[str, Mapping[str, Histogram]], threads: int
+) -> Executor:
+    if not any(histograms.values()):
+        return SessionExecutor(
+            {name: ir.to_proto(model).SerializeToString() for name, model in models.items()}, threads
+        )
     taps = {
         graph: {name: Tap(each.add, "values") for name, each in named.items()} for graph, named in histograms.items()
     }
-    _drive(StagedExecutor(models, taps), task, samples, range(count), _BATCH, "calibrating")
-    return {graph: {name: each.observation() for name, each in named.items()} for graph, named in histograms.items()}
+    return StagedExecutor(models, taps, threads)
 
 
-def record_feeds(models: Mapping[str, ir.Model], task: Task, samples: Samples, count: int) -> Feeds:
-    """What the task feeds its graphs for `count` samples, evenly spread over all: for each graph, one mapping a call.
-
-    Raises:
-        InputError: there are fewer than `count` samples.
-    """
-    _check(samples, count)
-    feeds: Feeds = {name: [] for name in models}
-    indices = [index * len(samples) // count for index in range(count)]
-    executor = SessionExecutor({name: ir.to_proto(model).SerializeToString() for name, model in models.items()})
-    _drive(_RecordingExecutor(executor, feeds), task, samples, indices, _RECORDED_BATCH, "recording")
-    return feeds
+def _spread(samples: Samples, count: int, recorded: int) -> list[int]:
+    """The samples to keep."""
+    if not recorded or not count:
+        return []
+    fitting = max(_RECORDED_BYTES // max(samples.input(0).nbytes, 1), _RECORDED_LEAST)
+    few = min(recorded, count, fitting)
+    return [index * count // few for index in range(few)]
 
 
-def _check(samples: Samples, count: int) -> None:
-    if count > len(samples):
-        raise InputError(f"calibration asks for {count} samples, but there are only {len(samples)}")
-
-
-def _drive(executor: Executor, task: Task, samples: Samples, indices: Sequence[int], largest: int, what: str) -> None:
-    for inputs in progress(_batches(samples, indices, largest), what=what):
-        task.infer(executor, task.feeds(executor, inputs))
-
-
-def _batches(samples: Samples, indices: Sequence[int], largest: int) -> Iterator[list[Array]]:
-    """The inputs, as many together as are worth it and fit."""
-    batch: list[Array] = []
-    for index in indices:
-        array = samples.input(index)
-        if len(batch) == largest or (batch and array.nbytes * (len(batch) + 1) > _BATCH_BYTES):
-            yield batch
-            batch = []
-        batch.append(array)
-    if batch:
-        yield batch
+def _batches(samples: Samples, indices: Sequence[int], largest: int) -> Iterator[Sequence[int]]:
+    """The indices, as many together as are worth it and whose inputs fit, going by the size of the first."""
+    if indices:
+        size = min(max(_BATCH_BYTES // max(samples.input(indices[0]).nbytes, 1), 1), largest)
+        for start in range(0, len(indices), size):
+            yield indices[start : start + size]
 
 
 class _RecordingExecutor:
     """Keeps what its graphs are fed."""
 
-    def __init__(self, executor: Executor, feeds: Feeds) -> None:
+    def __init__(self, executor: Executor, graphs: Mapping[str, Any]) -> None:
         self._executor = executor
-        self._feeds = feeds
+        self.feeds: Feeds = {name: [] for name in graphs}
 
     @property
     def execution(self) -> str:
@@ -108,5 +136,5 @@ class _RecordingExecutor:
         return self._executor.outputs(graph)
 
     def run(self, feeds: Mapping[str, Array], graph: str = "model") -> Sequence[Array]:
-        self._feeds[graph].append({name: value.copy() for name, value in feeds.items()})
+        self.feeds[graph].append({name: value.copy() for name, value in feeds.items()})
         return self._executor.run(feeds, graph)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from quantbench.graphs.executor import session_options
+from quantbench.numerics.threads import cores
 
 __all__ = ["walk"]
 
@@ -45,40 +48,64 @@ def walk(model: ir.Model, feeds: Sequence[Mapping[str, Array]], stops: Mapping[s
         value.name or "": [feed[value.name or ""] for feed in feeds] for value in graph.inputs
     }
     readers = _last_readers(nodes, position, order)
-    for step, stop in enumerate(order):
-        wanted, inputs = _piece(nodes[position[stop]], known, shared)
-        piece = ir.Model(ir.convenience.extract(graph, sorted(inputs), wanted), ir_version=model.ir_version)
-        known.update(zip(wanted, _run(piece, sorted(inputs), known, len(feeds)), strict=True))
-        shift = visit(stop, known[stop])
-        if shift is not None:
-            axis = stops[stop]
-            for values in known[stop]:
-                along = [1] * values.ndim
-                along[axis] = -1
-                values += shift.reshape(along).astype(np.float32)
-        for name in [name for name in known if readers.get(name, -1) <= step]:
-            del known[name]
+    scissors = _Scissors(model)
+    with ThreadPoolExecutor(cores()) as pool:
+        for step, stop in enumerate(order):
+            piece, inputs, wanted = scissors.cut(position[stop], known, shared, position)
+            known.update(zip(wanted, _run(piece, inputs, known, len(feeds), pool), strict=True))
+            shift = visit(stop, known[stop])
+            if shift is not None:
+                axis = stops[stop]
+                for values in known[stop]:
+                    along = [1] * values.ndim
+                    along[axis] = -1
+                    values += shift.reshape(along).astype(np.float32)
+            for name in [name for name in known if readers.get(name, -1) <= step]:
+                del known[name]
 
 
-def _piece(node: ir.Node, known: Mapping[str, Any], shared: set[str | None]) -> tuple[list[str], set[str]]:
-    """What it takes to reach a node: (its outputs and shared tensors on the way, the known tensors to start from)."""
-    wanted: list[str] = []
-    inputs: set[str] = set()
-    pending, seen = [node], {id(node)}
-    while pending:
-        current = pending.pop()
-        wanted += [output.name or "" for output in current.outputs if output.name in shared]
-        for value in _reads(current):
-            if value.is_initializer():
-                continue
-            if value.name in known:
-                inputs.add(value.name or "")
-                continue
-            producer = value.producer()
-            if producer is not None and id(producer) not in seen:
-                seen.add(id(producer))
-                pending.append(producer)
-    return wanted, inputs
+class _Scissors:
+    """Cuts pieces out of a graph that does not change."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self._nodes = list(model.graph)
+        self._proto = ir.to_proto(model)
+        self._tensors = {tensor.name: tensor for tensor in self._proto.graph.initializer}
+        self._types = {value.name: value for value in (*self._proto.graph.input, *self._proto.graph.value_info)}
+
+    def cut(
+        self, last: int, known: Collection[str], shared: set[str | None], position: Mapping[str | None, int]
+    ) -> tuple[onnx.ModelProto, list[str], list[str]]:
+        """What it takes to reach the node at `last`: (a model, the known tensors it starts from, its outputs: those of
+        the node and the shared tensors on the way)."""
+        wanted: list[str] = []
+        inputs: dict[str, None] = {}
+        constants: dict[str, None] = {}
+        pending, taken = [last], {last}
+        while pending:
+            current = self._nodes[pending.pop()]
+            wanted += [output.name or "" for output in current.outputs if output.name in shared]
+            for value in _reads(current):
+                name = value.name or ""
+                if value.is_initializer():
+                    constants[name] = None
+                elif name in known:
+                    inputs[name] = None
+                elif position[name] not in taken:
+                    taken.add(position[name])
+                    pending.append(position[name])
+        graph = onnx.helper.make_graph(
+            [self._proto.graph.node[index] for index in sorted(taken)],
+            "piece",
+            [self._types.get(name, onnx.ValueInfoProto(name=name)) for name in inputs],
+            [onnx.ValueInfoProto(name=name) for name in wanted],
+            [self._tensors[name] for name in constants],
+        )
+        proto = self._proto
+        piece = onnx.helper.make_model(
+            graph, opset_imports=proto.opset_import, ir_version=proto.ir_version, functions=proto.functions
+        )
+        return piece, list(inputs), wanted
 
 
 def _last_readers(nodes: Sequence[ir.Node], position: Mapping[str | None, int], order: Sequence[str]) -> dict[str, int]:
@@ -103,13 +130,18 @@ def _reads(node: ir.Node) -> Iterator[ir.Value]:
             yield from (value for value in values if value is not None and value.graph is node.graph)
 
 
-def _run(piece: ir.Model, inputs: Sequence[str], known: Mapping[str, list[Array]], batches: int) -> list[list[Array]]:
-    """The outputs of a piece, each as a list over the batches."""
-    session = ort.InferenceSession(
-        ir.to_proto(piece).SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
-    )
-    present = {argument.name for argument in session.get_inputs()}
-    rows = [
-        session.run(None, {name: known[name][batch] for name in inputs if name in present}) for batch in range(batches)
-    ]
-    return [list(column) for column in zip(*rows, strict=True)]
+def _run(
+    piece: onnx.ModelProto,
+    inputs: Sequence[str],
+    known: Mapping[str, list[Array]],
+    batches: int,
+    pool: ThreadPoolExecutor,
+) -> list[list[Array]]:
+    """The outputs of a piece, each as a list over the batches, which run side by side."""
+    session = ort.InferenceSession(piece.SerializeToString(), session_options(1), providers=["CPUExecutionProvider"])
+
+    def run(batch: int) -> list[Array]:
+        results: list[Array] = session.run(None, {name: known[name][batch] for name in inputs})
+        return results
+
+    return [list(column) for column in zip(*pool.map(run, range(batches)), strict=True)]

@@ -13,6 +13,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from quantbench.graphs.batches import run_batches
+from quantbench.graphs.channel_reductions import put_out_channels, put_out_size
 from quantbench.graphs.qdq import QuantizedTensor, write_activations
 from quantbench.graphs.walk import walk
 from quantbench.quantization.affine import dequantize
@@ -36,12 +38,18 @@ def channel_means(model: ir.Model, feeds: Sequence[Mapping[str, Array]]) -> dict
         float64 arrays of shape (channels,) by name of the output tensor.
     """
     stops = _stops(model, weight_uses(model))
+    watching = model.clone()
+    graph = watching.graph
+    values = {output.name: output for node in graph for output in node.outputs}
+    given = len(graph.outputs)
+    for stop, axis in stops.items():
+        put_out_channels(graph, values[stop], axis, "ReduceMean", f"{stop}_mean")
+        put_out_size(graph, values[stop], f"{stop}_size")
+    rows = [row[given:] for row in run_batches(watching, feeds)]
     means: dict[str, Array] = {}
-
-    def remember(stop: str, batches: list[Array]) -> None:
-        means[stop] = _channel_mean(batches, stops[stop])
-
-    walk(model, feeds, stops, remember)
+    for index, stop in enumerate(stops):
+        sizes = [float(row[2 * index + 1]) for row in rows]
+        means[stop] = np.average([row[2 * index].astype(np.float64) for row in rows], axis=0, weights=sizes)
     return means
 
 

@@ -12,8 +12,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from quantbench.calibration import Observations, observe, record_feeds
+from quantbench.calibration import observe, record_feeds
 from quantbench.datasets import Dataset, open_dataset
+from quantbench.datasets.keeping import keep_samples
 from quantbench.errors import InputError
 from quantbench.graphs.load import load_graphs
 from quantbench.graphs.passes import PREPARE
@@ -35,14 +36,16 @@ from quantbench.quantization.transforms import Equalized, equalize
 from quantbench.quantization.variant import NATIVE, variant_folder
 from quantbench.quantization.writing import write_graph
 from quantbench.references import Reference
-from quantbench.tasks import Task, make_task
+from quantbench.tasks import make_task
 
 __all__ = ["convert"]
 
 Array = NDArray[Any]
-_FEED_SAMPLES = 32
-"""Samples whose tensors are held in memory while biases are corrected and the outputs' error is measured. Methods of
-rounding that read the inputs of weights stream through all samples."""
+_FEED_SAMPLES = 48
+"""Samples that biases are corrected and the outputs' error is measured on. Methods of rounding that read the inputs of
+weights take all of them."""
+_INPUT_BYTES = 1 << 28
+"""Prepared inputs to hold; what does not fit is prepared again."""
 
 
 def convert(reference: Reference, recipe: Recipe, *, out: Path = Path("variants"), force: bool = False) -> Conversion:
@@ -60,7 +63,8 @@ def convert(reference: Reference, recipe: Recipe, *, out: Path = Path("variants"
     dataset = open_dataset(reference)
     count = _calibration_count(recipe, dataset)
     folder = variant_folder(out, reference.name, recipe.dtype)
-    source = _source(reference, recipe, dataset, count)
+    samples, _ = keep_samples(dataset.calibration, count, "reading calibration samples", _INPUT_BYTES)
+    source = _source(reference, recipe, dataset, count, inputs_sha256(samples, count))
     kept = None if force else up_to_date_manifest(folder, source)
     if kept is not None:
         return account(folder, kept, time.perf_counter() - started, 0.0, kept=True)
@@ -68,21 +72,20 @@ def convert(reference: Reference, recipe: Recipe, *, out: Path = Path("variants"
     check_rules(models, recipe)
     task = make_task(reference, dataset)
     calibrating = time.perf_counter()
-    equalized = _equalize(models, recipe, task, dataset, count)
+    equalized: dict[str, tuple[Equalized, ...]] = {}
+    if recipe.equalizes:
+        feeds = record_feeds(models, task, samples, count, _FEED_SAMPLES)
+        equalized = {name: equalize(model, feeds[name]) for name, model in models.items()}
     tensors = {name: integer_placement(model, recipe).tensors for name, model in models.items()}
-    observations: Observations = {}
-    if any(tensors.values()):
-        observations = observe(models, tensors, task, dataset.calibration, count)
-    feeds: dict[str, list[dict[str, Array]]] = {}
-    if recipe.has_integers:
-        samples = min(count, _FEED_SAMPLES) if recipe.rounding == "nearest" else count
-        feeds = record_feeds(models, task, dataset.calibration, samples)
-    limit = (1 - reference.quality.target_ratio) / 2 if recipe.output_error is None else recipe.output_error
-    decisions = {
-        name: decide(model, recipe, observations.get(name, {}), feeds.get(name, ()), limit)
-        for name, model in models.items()
-    }
+    observations, feeds = observe(
+        models, tensors, task, samples, count, _FEED_SAMPLES if recipe.weight_rounding == "nearest" else count
+    )
     calibration_seconds = time.perf_counter() - calibrating
+    target = reference.quality.target_ratio if recipe.target_ratio is None else recipe.target_ratio
+    limit = (1 - target) / 2 if recipe.output_error is None else recipe.output_error
+    decisions = {
+        name: decide(model, recipe, observations.get(name, {}), feeds[name], limit) for name, model in models.items()
+    }
     plan = Plan(
         reference.name,
         recipe.document(),
@@ -96,16 +99,6 @@ def convert(reference: Reference, recipe: Recipe, *, out: Path = Path("variants"
     graphs = {name: ir.to_proto(model).SerializeToString(deterministic=True) for name, model in written.items()}
     manifest = write_variant(folder, source, plan.to_json(), graphs, _weight_elements(plan, models))
     return account(folder, manifest, time.perf_counter() - started, calibration_seconds, kept=False)
-
-
-def _equalize(
-    models: Mapping[str, ir.Model], recipe: Recipe, task: Task, dataset: Dataset, count: int
-) -> dict[str, tuple[Equalized, ...]]:
-    """Equalize every graph in place, if the recipe asks for it; says what was scaled, by graph."""
-    if not recipe.equalizes:
-        return {}
-    feeds = record_feeds(models, task, dataset.calibration, min(count, _FEED_SAMPLES))
-    return {name: equalize(model, feeds[name]) for name, model in models.items()}
 
 
 def _transforms(recipe: Recipe) -> tuple[str, ...]:
@@ -126,13 +119,13 @@ def _calibration_count(recipe: Recipe, dataset: Dataset) -> int:
     return count if recipe.has_integers else 0
 
 
-def _source(reference: Reference, recipe: Recipe, dataset: Dataset, count: int) -> dict[str, Any]:
+def _source(reference: Reference, recipe: Recipe, dataset: Dataset, count: int, inputs: str) -> dict[str, Any]:
     """Everything the variant depends on; the first part of its manifest."""
     return provenance(
         reference,
         dataset,
         count,
-        inputs_sha256(dataset.calibration, count),
+        inputs,
         dtype=get_format(recipe.dtype).name,
         backend=NATIVE,
         recipe=recipe.document(),

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from quantbench.graphs import SessionExecutor
+from quantbench.graphs.batches import run_batches
 
 __all__ = ["OutputError"]
 
@@ -41,7 +41,4 @@ class OutputError:
 
 def _outputs(model: ir.Model, feeds: Sequence[Mapping[str, Array]]) -> list[list[Array]]:
     """For each output of the graph its values, one array a batch."""
-    if not feeds:
-        return []
-    executor = SessionExecutor({"model": ir.to_proto(model).SerializeToString()})
-    return [list(column) for column in zip(*(executor.run(feed) for feed in feeds), strict=True)]
+    return [list(column) for column in zip(*run_batches(model, feeds), strict=True)]

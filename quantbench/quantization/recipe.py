@@ -54,7 +54,8 @@ class Recipe:
             weights have a scale per tensor, which gains by it, and not where channels have scales of their own.
         weight_range: what the largest code of a weight stands for: the largest weight ("max"), or less where it lowers
             the squared error ("mse"); None takes "mse" for blocks, else "max".
-        rounding: how weights get their codes: nearest, gptq, or adaround.
+        rounding: how weights get their codes: nearest, gptq, or adaround; None takes gptq where weights have fewer than
+            8 bits, else nearest.
         bias_correction: shift biases so that rounding to integers moves no channel's mean.
         output_error: integer activations that move a graph's outputs on the calibration samples by more than this
             share of the outputs' variance are taken back, the most harmful nodes first; 0 takes none back, None
@@ -77,7 +78,7 @@ class Recipe:
     calibration_samples: int | None = None
     equalization: bool | None = None
     weight_range: str | None = None
-    rounding: str = "nearest"
+    rounding: str | None = None
     bias_correction: bool = True
     output_error: float | None = None
     target_ratio: float | None = None
@@ -91,7 +92,7 @@ class Recipe:
         for name in (self.weight_format, self.activation_format, *_formats_of(self.layers)):
             get_format(name)
         get_calibrator(self.calibrator)
-        get_method(self.rounding)
+        get_method(self.weight_rounding)
         _ = self.block_size
         if self.weight_range not in (None, *_WEIGHT_RANGES):
             raise InputError(f"unknown weight_range {self.weight_range!r}; use {' or '.join(_WEIGHT_RANGES)}")
@@ -154,6 +155,13 @@ class Recipe:
     def weight_amplitude(self) -> str:
         """What the largest code of an integer weight stands for: "max" or "mse"."""
         return self.weight_range or ("mse" if self.block_size else "max")
+
+    @property
+    def weight_rounding(self) -> str:
+        """How integer weights get their codes."""
+        formats = (self.weight_format, *(rule.weights for rule in self.layers if rule.weights is not None))
+        narrow = any(get_format(name).kind == "int" and get_format(name).bits < 8 for name in formats)
+        return self.rounding or ("gptq" if narrow else "nearest")
 
     @property
     def block_size(self) -> int:

@@ -29,9 +29,9 @@ def channel_means(model: onnx.ModelProto) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     "options",
     [
-        {"dtype": "int8", "granularity": "tensor"},
-        {"dtype": "int4"},
-        {"dtype": "int4", "activations": "fp32"},
+        {"dtype": "int8", "granularity": "tensor", "equalization": False},
+        {"dtype": "int4", "rounding": "nearest"},
+        {"dtype": "int4", "activations": "fp32", "rounding": "nearest"},
     ],
 )
 def test_means_are_restored(options: dict, tmp_path: Path):
@@ -57,7 +57,7 @@ def test_a_constant_background_is_not_shifted(tmp_path: Path):
     np.savez(tmp_path / "small.npz", x=x, y=run(network(), {"x": x})[0].argmax(1))
     outputs = {}
     for correction in (False, True):
-        recipe = Recipe("int4", activations="fp32", bias_correction=correction)
+        recipe = Recipe("int4", activations="fp32", rounding="nearest", bias_correction=correction, output_error=0.0)
         path = convert(reference, recipe, out=tmp_path / f"{correction}").path / "model.onnx"
         outputs[correction] = run(onnx.load(path), {"x": x[SAMPLES:]})[0]
     exact = run(network(), {"x": x[SAMPLES:]})[0]

@@ -154,7 +154,7 @@ def test_codes_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.Monkey
     asked = problem(rows=70, columns=100)
     answers = []
     for count in (1, 2, 3):
-        monkeypatch.setattr("quantbench.quantization.rounding.threads.workers", lambda count=count: count)
+        monkeypatch.setattr("quantbench.quantization.rounding.threads.cores", lambda count=count: count)
         answers.append([method(asked) for method in METHODS])
     for one, other in zip(answers[0] * 2, answers[1] + answers[2], strict=True):
         assert np.array_equal(one.codes, other.codes) and np.array_equal(one.scales, other.scales)

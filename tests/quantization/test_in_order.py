@@ -141,7 +141,7 @@ def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch):
     runs = []
     for count in (1, 2, 5):
         for module in ("in_order", "threads"):
-            monkeypatch.setattr(f"quantbench.quantization.rounding.{module}.workers", lambda count=count: count)
+            monkeypatch.setattr(f"quantbench.quantization.rounding.{module}.cores", lambda count=count: count)
         runs.append(round_in_order(model, plan, FEEDS, get_method("gptq")))
     same(runs)
 

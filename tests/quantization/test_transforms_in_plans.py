@@ -49,8 +49,8 @@ def test_scales_per_channel_are_not(tmp_path: Path):
 
 
 def test_the_range_of_weights_is_recorded_and_used(tmp_path: Path):
-    plain, largest = made(tmp_path, weights="int4")
-    plan, cut = made(tmp_path, weights="int4", weight_range="mse")
+    plain, largest = made(tmp_path, weights="int4", rounding="nearest")
+    plan, cut = made(tmp_path, weights="int4", rounding="nearest", weight_range="mse")
     tensors = plan["graphs"]["model"]["tensors"]
     assert tensors["w1"]["amplitude"] == "mse" and "amplitude" not in plain["graphs"]["model"]["tensors"]["w1"]
     narrow, wide = (weights_of(model)["w1_scale"] for model in (cut, largest))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from quantbench.errors import InputError
 from quantbench.graphs.qdq import QuantizedTensor, write_activations
+from quantbench.numerics.threads import cores
 from quantbench.quantization.affine import dequantize
 from quantbench.quantization.placement import WeightUse, weight_uses
 from quantbench.quantization.plan import GraphPlan
@@ -25,15 +26,15 @@ from quantbench.quantization.rounding.moments import Moments, MomentsSum
 from quantbench.quantization.rounding.nearest import round_weight_to_nearest
 from quantbench.quantization.rounding.patches import Patches, patches_of
 from quantbench.quantization.rounding.replay import Piece, Replay
-from quantbench.quantization.rounding.threads import workers
 from quantbench.quantization.rounding.weight import Method, round_weight
 from quantbench.quantization.writing import activation_affines, array_of, is_integer
 from quantbench.support import progress
 
-__all__ = ["round_in_order"]
+__all__ = ["round_alone", "round_in_order"]
 
 Array = NDArray[Any]
 
+_NO_FEEDS = "weights are rounded for the inputs they meet: at least one calibration sample is needed"
 _BUDGET = 1 << 28
 """Bytes of intermediate tensors that are kept while the exact and the rounded graph are followed, for both together."""
 _POSITIONS = 1 << 13
@@ -71,7 +72,7 @@ def round_in_order(
         InputError: there are no feeds.
     """
     if not feeds:
-        raise InputError("weights are rounded for the inputs they meet: at least one calibration sample is needed")
+        raise InputError(_NO_FEEDS)
     seed %= 1 << 32  # generators take no negative numbers
     rounded = model.clone()
     write_activations(rounded, activation_affines(plan), plan.integer_nodes)
@@ -112,17 +113,55 @@ def round_in_order(
     return weights, shifts
 
 
-def _add_up(
-    pieces: tuple[Piece, Piece], batches: int, sums: Mapping[Patches, MomentsSum], seed: tuple[int, int]
-) -> None:
-    """Run both graphs on all batches, in threads, and add up the moments in the order of the batches."""
+def round_alone(
+    model: ir.Model,
+    plan: GraphPlan,
+    feeds: Sequence[Mapping[str, Array]],
+    method: Method,
+    names: Collection[str],
+    *,
+    seed: int = 0,
+) -> dict[str, QuantizedTensor]:
+    """Round each of the weights `names` as if it were the only one, for the inputs that the exact graph gives it.
+
+    The other arguments and the errors are those of `round_in_order`.
+    """
+    if not feeds:
+        raise InputError(_NO_FEEDS)
+    seed %= 1 << 32
+    nodes = {node.name: node for node in model.graph}
+    uses = {name: use for name, use in weight_uses(model).items() if name in names}
+    patches = {name: patches_of(nodes[use.node], array_of(model, name).shape) for name, use in uses.items()}
+    stops: dict[str, list[str]] = {}
+    for name, use in uses.items():
+        stops.setdefault(use.source, []).append(name)
+    order = [stop for stop, _ in _in_order(model, [(stop, stop) for stop in stops])]
+    replay = Replay(model, feeds, order, _BUDGET)
+    weights: dict[str, QuantizedTensor] = {}
+    for step, stop in enumerate(progress(order, len(order), "rounding weights")):
+        sums = {each: MomentsSum(each, method.reads_inputs) for each in map(patches.get, stops[stop]) if each}
+        piece = replay.open()
+        _add_up((piece,), len(feeds), sums, (seed, step))
+        replay.close(piece)
+        for name in stops[stop]:
+            each = patches[name]
+            if each is None:
+                weights[name] = round_weight_to_nearest(model, plan, name, uses[name])
+            else:
+                weights[name] = round_weight(model, plan, name, uses[name], method, sums[each].result(False), seed)
+    return weights
+
+
+def _add_up(pieces: Sequence[Piece], batches: int, sums: Mapping[Patches, MomentsSum], seed: tuple[int, int]) -> None:
+    """Run the pieces on all batches, in threads, and add up the moments in the order of the batches: of what the first
+    piece, of the exact graph, computes with what the last computes."""
     quota = -(-_POSITIONS // max(batches, 1))
 
     def run(batch: int) -> tuple[Array, Array]:
-        exact, rounded = (piece.run(batch) for piece in pieces)
-        return exact, rounded
+        results = [piece.run(batch) for piece in pieces]
+        return results[0], results[-1]
 
-    count = workers()
+    count = cores()
     with ThreadPoolExecutor(count) as pool:
         for start in range(0, batches, count):
             part = range(start, min(start + count, batches))

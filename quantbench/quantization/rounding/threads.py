@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numba
 
-__all__ = ["compiled", "dot", "over_rows", "workers"]
+from quantbench.numerics.threads import cores
+
+__all__ = ["compiled", "dot", "over_rows"]
 
 compiled: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.njit(
     cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"}
@@ -35,7 +36,7 @@ def over_rows(kernel: Callable[..., None], rows: int, *arguments: Any) -> None:
 
     The kernel works on each row by itself, so that it does not matter who takes which.
     """
-    count = workers()
+    count = cores()
     if count == 1 or rows <= _FEW:
         kernel(0, rows, *arguments)
         return
@@ -43,8 +44,3 @@ def over_rows(kernel: Callable[..., None], rows: int, *arguments: Any) -> None:
         starts = range(0, rows, _CHUNK)
         for done in [pool.submit(kernel, start, min(start + _CHUNK, rows), *arguments) for start in starts]:
             done.result()
-
-
-def workers() -> int:
-    """How many threads may work: as many as the process has cores."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -9,8 +9,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from quantbench.graphs import SessionExecutor
-from quantbench.graphs.edit import add_initializer
+from quantbench.graphs.batches import run_batches
+from quantbench.graphs.channel_reductions import put_out_channels
 
 __all__ = ["channel_amplitudes"]
 
@@ -39,32 +39,12 @@ def channel_amplitudes(
     values = {output.name: output for node in graph for output in node.outputs}
     given = len(graph.outputs)
     for name, axis in axes.items():
-        graph.outputs.append(_amplitude(graph, values[name], axis))
-    executor = SessionExecutor({"model": ir.to_proto(watching).SerializeToString()})
-    rows = (executor.run(feed)[given:] for feed in feeds)
+        magnitude = ir.Node("", "Abs", [values[name]], name=f"{name}_magnitude")
+        graph.append(magnitude)
+        magnitude.outputs[0].name, magnitude.outputs[0].shape = magnitude.name, values[name].shape
+        put_out_channels(graph, magnitude.outputs[0], axis, "ReduceMax", f"{name}_amplitude")
     largest: dict[str, Array] = {}
-    for row in rows:
-        for name, seen in zip(axes, row, strict=True):
+    for row in run_batches(watching, feeds):
+        for name, seen in zip(axes, row[given:], strict=True):
             largest[name] = np.maximum(largest.get(name, 0.0), seen.astype(np.float64))
     return largest
-
-
-def _amplitude(graph: ir.Graph, value: ir.Value, axis: int) -> ir.Value:
-    """A value that holds the largest magnitude in each channel of another."""
-    assert value.shape is not None
-    others = [other for other in range(value.shape.rank()) if other != axis]
-    magnitude = ir.Node("", "Abs", [value], name=f"{value.name}_magnitude")
-    reduced = add_initializer(graph, f"{value.name}_amplitude_axes", np.asarray(others, np.int64))
-    amplitude = ir.Node(
-        "",
-        "ReduceMax",
-        [magnitude.outputs[0], reduced],
-        [ir.AttrInt64("keepdims", 0)],
-        name=f"{value.name}_amplitude",
-    )
-    graph.extend([magnitude, amplitude])
-    magnitude.outputs[0].name = f"{value.name}_magnitude"
-    amplitude.outputs[0].name = f"{value.name}_amplitude"
-    amplitude.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
-    amplitude.outputs[0].shape = ir.Shape([value.shape[axis]])
-    return amplitude.outputs[0]
