@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["ROUNDS", "SCENARIOS", "Search", "Seeds", "Settings", "settings"]
+__all__ = ["ROUNDS", "SCENARIOS", "Search", "Seeds", "Settings", "settings", "slow_settings"]
 
 ROUNDS = ("v0.5", "current")
 SCENARIOS = ("SingleStream", "MultiStream", "Server", "Offline")
@@ -86,11 +86,21 @@ def settings(round_: str, scenario: str, task: str, *, quick: bool = False) -> S
     variants = {key: rules.pop(key) for key, value in list(rules.items()) if isinstance(value, dict)}
     rules |= variants.get(task, {})
     if quick:
-        rules |= {**tables["quick"], "min_queries": tables["quick"]["min_queries"][scenario]}
+        rules |= _hurry(tables["quick"], scenario)
     if search is not None and (not quick or search["quick"]):
         how = tables["search"]["quick" if quick else "full"]
         rules["search"] = Search(quantity=search["quantity"], unit=search["unit"], **how)
     return Settings(round=round_, scenario=scenario, seeds=Seeds(**tables[round_]["seeds"]), **rules)
+
+
+def slow_settings(rules: Settings) -> Settings:
+    """A quick run's rules for a variant that is too slow for them: fewer queries, and all the time that they take."""
+    return replace(rules, **_hurry(_tables()["quick"]["slow"], rules.scenario))
+
+
+def _hurry(table: dict[str, Any], scenario: str) -> dict[str, Any]:
+    keys = {key: value for key, value in table.items() if key != "slow"}
+    return {**keys, "min_queries": table["min_queries"][scenario]}
 
 
 def _tables() -> dict[str, Any]:

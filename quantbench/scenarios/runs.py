@@ -13,9 +13,9 @@ from quantbench.graphs.executor import Executor
 from quantbench.references import Reference
 from quantbench.scenarios.probe import concurrency, probe
 from quantbench.scenarios.record import Probe, Run
-from quantbench.scenarios.rounds import Search, settings
+from quantbench.scenarios.rounds import Search, settings, slow_settings
 from quantbench.scenarios.search import highest
-from quantbench.scenarios.traffic import Traffic, latency_bound_ms, plan_traffic, roomier, serving
+from quantbench.scenarios.traffic import Traffic, latency_bound_ms, plan_traffic, roomier, serving, takes_too_long
 from quantbench.scenarios.trial import Setup, in_a_sentence, trial
 from quantbench.support import atomic_folder, to_json
 from quantbench.tasks.base import Task
@@ -88,6 +88,8 @@ def run(
         speed = probe(executor, task, inputs)
         if scenario == "Server":
             speed = replace(speed, concurrent=concurrency(executor, task, inputs, serving(speed, bound_ms)))
+    if quick and takes_too_long(rules, speed):
+        rules = slow_settings(rules)
     traffic = plan_traffic(
         rules,
         speed,

@@ -12,7 +12,7 @@ from quantbench.references import Reference
 from quantbench.scenarios.probe import Speed
 from quantbench.scenarios.rounds import Settings
 
-__all__ = ["Traffic", "latency_bound_ms", "plan_traffic", "roomier", "serving"]
+__all__ = ["Traffic", "latency_bound_ms", "plan_traffic", "roomier", "serving", "takes_too_long"]
 
 HIGHEST_LOAD = 0.7
 """The part of the measured throughput that is asked for where the user asks for nothing."""
@@ -168,6 +168,13 @@ def roomier(rules: Settings, bound_ms: float | None) -> Settings:
     if bound_ms is None or not rules.max_seconds:
         return rules
     return replace(rules, max_seconds=max(rules.max_seconds, rules.min_queries * 2 * bound_ms / 1000))
+
+
+def takes_too_long(rules: Settings, speed: Speed) -> bool:
+    """Whether the least queries, one after the other, take longer than the rules let a run last."""
+    size = rules.samples_per_query or 1
+    batch = speed.batch(largest=size)
+    return 0 < rules.max_seconds < rules.min_queries * size / speed.throughput(batch, sustained=True)
 
 
 def _sustainable_rate(speed: Speed, batch: int, workers: int, bound: float) -> float:

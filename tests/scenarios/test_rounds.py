@@ -7,7 +7,7 @@ import pytest
 
 from quantbench.errors import InputError
 from quantbench.references import load_reference
-from quantbench.scenarios.rounds import ROUNDS, SCENARIOS, settings
+from quantbench.scenarios.rounds import ROUNDS, SCENARIOS, settings, slow_settings
 
 # round, scenario, task, queries, seconds, percentile, samples a query
 RULES = [
@@ -53,6 +53,15 @@ def test_the_current_round_is_the_one_that_loadgen_carries(scenario: str) -> Non
         assert rules.min_queries == official.min_query_count
     if scenario == "MultiStream":
         assert rules.samples_per_query == official.multi_stream_samples_per_query
+
+
+@pytest.mark.parametrize("scenario", ["SingleStream", "MultiStream", "Server"])
+def test_a_slow_variant_has_the_fewest_queries_that_tell_a_median_with_99_percent_confidence(scenario: str) -> None:
+    """Of 10 queries, one or none is faster than the median with a probability of 11/1024, of 11 with 12/2048."""
+    rules = slow_settings(settings("current", scenario, "translation", quick=True))
+    assert (rules.percentile, rules.min_queries, rules.max_seconds) == (0.5, 11, 0)
+    assert 12 / 2**11 < 0.01 < 11 / 2**10
+    assert rules.samples_per_query == settings("current", scenario, "translation").samples_per_query
 
 
 @pytest.mark.parametrize("round_", ROUNDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tiny_reference import SAMPLES, TinyExecutor, TinyTask
 from quantbench.datasets.base import Dataset
 from quantbench.evaluation import evaluate
 from quantbench.references import Reference
+from quantbench.references.schema import Latency
 from quantbench.scenarios import SCENARIOS, run
 
 LINE = re.compile(
@@ -129,3 +131,16 @@ def test_accuracy_is_the_evaluated_score(
     assert {entry["qsl_idx"] for entry in logged} == set(range(SAMPLES))
     for entry in logged:
         assert np.frombuffer(bytes.fromhex(entry["data"]), "<f4").tolist() == [entry["qsl_idx"] % 4]
+
+
+@pytest.mark.parametrize("scenario", ["SingleStream", "Server"])
+def test_a_quick_run_of_a_slow_variant_is_valid_too(
+    scenario: str, tmp_path: Path, reference: Reference, executor: TinyExecutor, dataset: Dataset
+) -> None:
+    """64 queries of 0.15 s would take 10 s; a quick run lasts 3."""
+    roomy = replace(reference, latency=Latency(server_ms=2000.0, multi_stream_ms=2000.0))
+    task = TinyTask(0.15)
+    done = run(roomy, executor, dataset, task, dtype="fp32", scenario=scenario, quick=True, logs=tmp_path / "logs")
+    assert done.valid and done.quick
+    assert 11 <= done.queries < 64
+    assert done.seconds < 8
