@@ -3,5 +3,16 @@
 from quantbench.calibration.calibrators import CALIBRATORS, get_calibrator
 from quantbench.calibration.histogram import Histogram, Observation
 from quantbench.calibration.observe import Observations, observe, record_feeds
+from quantbench.calibration.saved import load_observations, save_observations
 
-__all__ = ["CALIBRATORS", "Histogram", "Observation", "Observations", "get_calibrator", "observe", "record_feeds"]
+__all__ = [
+    "CALIBRATORS",
+    "Histogram",
+    "Observation",
+    "Observations",
+    "get_calibrator",
+    "load_observations",
+    "observe",
+    "record_feeds",
+    "save_observations",
+]

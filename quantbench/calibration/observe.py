@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -44,11 +44,15 @@ def observe(
     samples: Samples,
     count: int,
     recorded: int = 0,
+    known: Observations | None = None,
 ) -> tuple[Observations, Feeds]:
     """Count the values of `tensors` (graph name → float32 tensor names) over the first `count` samples.
 
     One pass over the samples, in memory that does not grow with their number. On the way, what the task feeds its
     graphs is kept for `recorded` of them, evenly spread, or as many as are 64 MiB of inputs.
+
+    Args:
+        known: what an earlier call with the same arguments has seen; then the graphs run for `recorded` samples alone.
 
     Returns:
         (what was seen of each tensor; for each graph, what it was fed, one mapping a call).
@@ -59,18 +63,22 @@ def observe(
     if count > len(samples):
         raise InputError(f"calibration asks for {count} samples, but there are only {len(samples)}")
     histograms = {graph: {name: Histogram(name) for name in names} for graph, names in tensors.items()}
+    watched = {
+        graph: {name: each.add if known is None else _ignore for name, each in named.items()}
+        for graph, named in histograms.items()
+    }
     workers = min(cores(), _WORKERS)
-    executor = _executor(models, histograms, cores() // workers)
+    executor = _executor(models, watched, cores() // workers)
     kept = _spread(samples, count, recorded)
-    others = sorted(set(range(count)) - set(kept)) if any(histograms.values()) else []
+    others = sorted(set(range(count)) - set(kept)) if any(histograms.values()) and known is None else []
     batches = [(part, True) for part in _batches(samples, kept, _RECORDED_BATCH)]
     batches += [(part, False) for part in _batches(samples, others, _BATCH)]
 
     def run(batch: tuple[Sequence[int], bool]) -> Feeds:
         indices, keep = batch
         recording = _RecordingExecutor(executor, models) if keep else None
-        watched = recording or executor
-        task.infer(watched, task.feeds(watched, [samples.input(index) for index in indices]))
+        runner = recording or executor
+        task.infer(runner, task.feeds(runner, [samples.input(index) for index in indices]))
         return recording.feeds if recording else {}
 
     feeds: Feeds = {name: [] for name in models}
@@ -78,9 +86,10 @@ def observe(
         for found in progress(pool.map(run, batches), len(batches), "calibrating"):
             for name, calls in found.items():
                 feeds[name] += calls
-    return {
-        graph: {name: each.observation() for name, each in named.items()} for graph, named in histograms.items()
-    }, feeds
+    if known is not None:
+        return known, feeds
+    seen = {graph: {name: each.observation() for name, each in named.items()} for graph, named in histograms.items()}
+    return seen, feeds
 
 
 def record_feeds(models: Mapping[str, ir.Model], task: Task, samples: Samples, count: int, recorded: int) -> Feeds:
@@ -88,16 +97,18 @@ def record_feeds(models: Mapping[str, ir.Model], task: Task, samples: Samples, c
     return observe(models, {}, task, samples, count, recorded)[1]
 
 
+def _ignore(values: Array) -> None:
+    """What stands where a tensor would be counted, so that the graph is run in the same pieces."""
+
+
 def _executor(
-    models: Mapping[str, ir.Model], histograms: Mapping[str, Mapping[str, Histogram]], threads: int
+    models: Mapping[str, ir.Model], watched: Mapping[str, Mapping[str, Callable[[Array], None]]], threads: int
 ) -> Executor:
-    if not any(histograms.values()):
+    if not any(watched.values()):
         return SessionExecutor(
             {name: ir.to_proto(model).SerializeToString() for name, model in models.items()}, threads
         )
-    taps = {
-        graph: {name: Tap(each.add, "values") for name, each in named.items()} for graph, named in histograms.items()
-    }
+    taps = {graph: {name: Tap(visit, "values") for name, visit in named.items()} for graph, named in watched.items()}
     return StagedExecutor(models, taps, threads)
 
 

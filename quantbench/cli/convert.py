@@ -67,6 +67,12 @@ COLUMNS: list[Column] = [
     help="What quantizes. Another project's quantizer keeps to its own defaults where no option is given.",
 )
 @click.option("--seed", type=int, help="Seed of everything random. Default: 0.")
+@click.option(
+    "--observations",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Keep what calibration sees in DIR, and do not run again what is there, of the same model and samples.",
+)
 @out_option
 @click.option("--force", is_flag=True, help="Rebuild a variant that is up to date.")
 @json_option

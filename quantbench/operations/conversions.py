@@ -37,6 +37,7 @@ def convert(
     backend: str = NATIVE,
     out: str | Path = "variants",
     force: bool = False,
+    observations: str | Path | None = None,
     **options: Any,
 ) -> Conversion:
     """Make one variant, or keep the one that is there and up to date.
@@ -48,6 +49,7 @@ def convert(
             "neural-compressor"), whose own defaults hold where no option is given.
         out: the folder of all variants; this one goes to `out/reference/dtype`, or `dtype@backend` by another backend.
         force: rebuild even what is up to date.
+        observations: a folder to keep what calibration has seen in, and to take it from where it is there already.
         options: attributes of `Recipe` (of `PeerRecipe` with another backend), such as `granularity="tensor"`. They
             win over the recipe; None leaves them to it.
 
@@ -56,7 +58,9 @@ def convert(
         MissingError: the model, the calibration data or the backend is not there.
     """
     dtypes = [] if dtype is None else [dtype]
-    (conversion,) = convert_all([reference], dtypes, recipe=recipe, backend=backend, out=out, force=force, **options)
+    (conversion,) = convert_all(
+        [reference], dtypes, recipe=recipe, backend=backend, out=out, force=force, observations=observations, **options
+    )
     return conversion
 
 
@@ -68,6 +72,7 @@ def convert_all(
     backend: str = NATIVE,
     out: str | Path = "variants",
     force: bool = False,
+    observations: str | Path | None = None,
     **options: Any,
 ) -> Iterator[Conversion]:
     """`convert` for each reference and dtype."""
@@ -75,7 +80,10 @@ def convert_all(
         raise InputError("--dtype or --recipe is needed: it says which format to convert to")
     given = {key: value for key, value in options.items() if value is not None}
     asked = [given | {"dtype": dtype} for dtype in dtypes] or [given]
+    folder = None if observations is None else Path(observations)
     if backend != NATIVE:
+        if folder is not None:
+            raise InputError(f"--observations are our own; --backend {backend} makes its own and keeps none")
         peer_recipes = [_peer_recipe(backend, recipe, each) for each in asked]
         for reference in chosen(names):
             for peer_recipe in peer_recipes:
@@ -85,7 +93,9 @@ def convert_all(
     for reference in chosen(names):
         check_granularity(reference, given.get("granularity"))
         for own in recipes:
-            yield _timed(reference, quantization.convert(reference, own, out=Path(out), force=force))
+            yield _timed(
+                reference, quantization.convert(reference, own, out=Path(out), force=force, observations=folder)
+            )
 
 
 def up_to_date_variant(reference: Reference, dtype: str, out: Path) -> Conversion:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from quantbench.calibration import observe, record_feeds
+from quantbench.calibration import load_observations, observe, record_feeds, save_observations
 from quantbench.datasets import Dataset, open_dataset
 from quantbench.datasets.keeping import keep_samples
 from quantbench.errors import InputError
@@ -36,6 +37,7 @@ from quantbench.quantization.transforms import Equalized, equalize
 from quantbench.quantization.variant import NATIVE, variant_folder
 from quantbench.quantization.writing import write_graph
 from quantbench.references import Reference
+from quantbench.support import to_json
 from quantbench.tasks import make_task
 
 __all__ = ["convert"]
@@ -48,11 +50,25 @@ _INPUT_BYTES = 1 << 28
 """Prepared inputs to hold; what does not fit is prepared again."""
 
 
-def convert(reference: Reference, recipe: Recipe, *, out: Path = Path("variants"), force: bool = False) -> Conversion:
+def convert(
+    reference: Reference,
+    recipe: Recipe,
+    *,
+    out: Path = Path("variants"),
+    force: bool = False,
+    observations: Path | None = None,
+) -> Conversion:
     """Make the variant that `recipe` asks for under `out`, unless it stands there already.
 
     The same reference, calibration samples, recipe and tools give the same bytes. The folder appears whole or not at
     all; what stood there before stays until then.
+
+    Args:
+        reference: the FP32 model and its data.
+        recipe: what is asked.
+        out: where variants stand.
+        force: make it anew.
+        observations: a folder in which what calibration has seen is kept, and looked for first.
 
     Raises:
         MissingError: the model or the calibration data is not there.
@@ -77,15 +93,20 @@ def convert(reference: Reference, recipe: Recipe, *, out: Path = Path("variants"
         feeds = record_feeds(models, task, samples, count, _FEED_SAMPLES)
         equalized = {name: equalize(model, feeds[name]) for name, model in models.items()}
     tensors = {name: integer_placement(model, recipe).tensors for name, model in models.items()}
-    observations, feeds = observe(
-        models, tensors, task, samples, count, _FEED_SAMPLES if recipe.weight_rounding == "nearest" else count
-    )
+    recorded = _FEED_SAMPLES if recipe.weight_rounding == "nearest" else count
+    if observations is None or not any(tensors.values()):
+        seen, feeds = observe(models, tensors, task, samples, count, recorded)
+    else:
+        key = _observations_key(models, tensors, source)
+        file = observations / f"{reference.name}-{key[:16]}.npz"
+        known = load_observations(file, key)
+        seen, feeds = observe(models, tensors, task, samples, count, recorded, known)
+        if known is None:
+            save_observations(file, seen, key)
     calibration_seconds = time.perf_counter() - calibrating
     target = reference.quality.target_ratio if recipe.target_ratio is None else recipe.target_ratio
     limit = (1 - target) / 2 if recipe.output_error is None else recipe.output_error
-    decisions = {
-        name: decide(model, recipe, observations.get(name, {}), feeds[name], limit) for name, model in models.items()
-    }
+    decisions = {name: decide(model, recipe, seen.get(name, {}), feeds[name], limit) for name, model in models.items()}
     plan = Plan(
         reference.name,
         recipe.document(),
@@ -99,6 +120,19 @@ def convert(reference: Reference, recipe: Recipe, *, out: Path = Path("variants"
     graphs = {name: ir.to_proto(model).SerializeToString(deterministic=True) for name, model in written.items()}
     manifest = write_variant(folder, source, plan.to_json(), graphs, _weight_elements(plan, models))
     return account(folder, manifest, time.perf_counter() - started, calibration_seconds, kept=False)
+
+
+def _observations_key(
+    models: Mapping[str, ir.Model], tensors: Mapping[str, Sequence[str]], source: Mapping[str, Any]
+) -> str:
+    """What observations depend on: the graphs as they are run, the tensors, the samples, the tools."""
+    digest = hashlib.sha256(
+        to_json([source["calibration"]["samples"], source["calibration"]["inputs_sha256"]]).encode()
+    )
+    digest.update(to_json([source["tools"], {name: list(names) for name, names in tensors.items()}]).encode())
+    for model in models.values():
+        digest.update(ir.to_proto(model).SerializeToString(deterministic=True))
+    return digest.hexdigest()
 
 
 def _transforms(recipe: Recipe) -> tuple[str, ...]:

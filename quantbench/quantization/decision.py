@@ -19,7 +19,7 @@ from quantbench.quantization.output_error import OutputError
 from quantbench.quantization.plan import GraphPlan
 from quantbench.quantization.planning import plan_graph
 from quantbench.quantization.recipe import Recipe
-from quantbench.quantization.rounding import get_method, round_alone, round_in_order, round_to_nearest
+from quantbench.quantization.rounding import get_method, round_in_order, round_to_nearest
 from quantbench.quantization.writing import write_graph
 
 __all__ = ["Decision", "decide"]
@@ -75,8 +75,8 @@ def _mixed(graph: _Graph, kept: Collection[str], narrow: frozenset[str], limit: 
     """Round with as many of the `narrow` weights in few bits as keep to the limit, and no fewer than is asked."""
     if graph.recipe.narrow_share == 1:
         return graph.round(kept, ())
-    alone = round_alone(graph.model, graph.plan((), ()), graph.feeds, get_method(graph.recipe.weight_rounding), narrow)
-    weights = candidates(graph.model, alone, graph.judge)
+    rounded, shifts = graph.codes(graph.plan(kept, ()), alone=True)
+    weights = candidates(graph.model, {name: rounded[name] for name in narrow}, shifts, graph.judge)
     tried: dict[frozenset[str], Decision] = {}
 
     def error_of(chosen: frozenset[str]) -> float:
@@ -134,9 +134,20 @@ class _Graph:
         if self.recipe.weight_rounding == "nearest" or not self.feeds:
             return self.nearest(kept, wide)
         plan = self.plan(kept, wide)
-        method = get_method(self.recipe.weight_rounding)
-        shift, seed = self.recipe.bias_correction, self.recipe.seed
-        return Decision(plan, *round_in_order(self.model, plan, self.feeds, method, shift=shift, seed=seed))
+        return Decision(plan, *self.codes(plan))
+
+    def codes(self, plan: GraphPlan, *, alone: bool = False) -> tuple[dict[str, QuantizedTensor], dict[str, Array]]:
+        """(weights, shifts of biases) by the method of the recipe; `alone` as of `round_in_order`."""
+        recipe = self.recipe
+        return round_in_order(
+            self.model,
+            plan,
+            self.feeds,
+            get_method(recipe.weight_rounding),
+            shift=recipe.bias_correction,
+            alone=alone,
+            seed=recipe.seed,
+        )
 
     def error_of(self, decision: Decision) -> float:
         """Squared error of the outputs over their variance; the worst output counts."""

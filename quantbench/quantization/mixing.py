@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from quantbench.graphs.qdq import QuantizedTensor
 from quantbench.numerics import get_format
 from quantbench.quantization.affine import dequantize
 from quantbench.quantization.output_error import OutputError
+from quantbench.quantization.placement import weight_uses
 from quantbench.quantization.plan import GraphPlan
 from quantbench.quantization.precision import Candidate, most_saved, share_with_least_error
+from quantbench.quantization.writing import array_of, replace_array
 from quantbench.support import progress
 
 __all__ = ["candidates", "mix", "narrow_weights"]
+
+Array = NDArray[Any]
 
 _TRIALS = 5
 """Mixes that are made and measured at most, while the errors of single weights are scaled to what they do together."""
@@ -27,18 +34,25 @@ def narrow_weights(plan: GraphPlan) -> list[str]:
     return [name for name, tensor in plan.of_role("weight").items() if _is_narrow(tensor.format)]
 
 
-def candidates(model: ir.Model, narrow: Mapping[str, QuantizedTensor], judge: OutputError) -> list[Candidate]:
+def candidates(
+    model: ir.Model, narrow: Mapping[str, QuantizedTensor], shifts: Mapping[str, Array], judge: OutputError
+) -> list[Candidate]:
     """What each narrow weight alone does to the outputs.
 
     Args:
         model: a prepared graph; left as it is.
         narrow: weights in few bits, by initializer.
+        shifts: what their rounding adds to biases, by initializer.
         judge: knows the exact outputs.
     """
+    uses = weight_uses(model)
     found = []
     for name, tensor in progress(list(narrow.items()), len(narrow), "measuring weights"):
         changed = model.clone()
-        changed.graph.initializers[name].const_value = ir.Tensor(dequantize(tensor), name=name)
+        replace_array(changed, name, dequantize(tensor))
+        bias = uses[name].added
+        if bias is not None and bias in shifts:
+            replace_array(changed, bias, (array_of(model, bias) + shifts[bias]).astype(np.float32))
         found.append(Candidate(name, tensor.codes.size, judge.of(changed)))
     return found
 

@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from quantbench.graphs.accumulators import Accumulator, write_accumulators
 from quantbench.graphs.block_operands import held_format
 from quantbench.graphs.code_bounds import bound_codes
+from quantbench.graphs.code_shifts import shift_codes
+from quantbench.graphs.hard_swish_codes import hard_swish_codes
 from quantbench.graphs.qdq import Affine, QuantizedTensor, write_activations, write_weights
 from quantbench.graphs.rounding_functions import write_rounded
 from quantbench.numerics import get_format
 from quantbench.quantization.placement import weight_uses
 from quantbench.quantization.plan import GraphPlan, TensorPlan
 
-__all__ = ["activation_affines", "array_of", "is_integer", "write_graph"]
+__all__ = ["activation_affines", "array_of", "is_integer", "replace_array", "write_graph"]
 
 Array = NDArray[Any]
 
@@ -40,7 +42,7 @@ def write_graph(
     written = model.clone()
     uses = weight_uses(written)
     for name, shift in shifts.items():
-        _replace_array(written, name, (array_of(written, name) + shift).astype(np.float32))
+        replace_array(written, name, (array_of(written, name) + shift).astype(np.float32))
     activations = activation_affines(plan)
     codes = dict(weights)
     for name, tensor in weights.items():
@@ -48,6 +50,8 @@ def write_graph(
         if bias is not None and bias in plan.tensors and plan.tensors[bias].role == "bias":
             codes[bias] = _round_bias(array_of(written, bias), tensor.affine, activations[uses[name].source])
     write_activations(written, activations, plan.integer_nodes)
+    hard_swish_codes(written)
+    shift_codes(written)
     bound_codes(written)
     write_weights(written, codes, plan.integer_nodes)
     planned = {name: get_format(tensor.format) for name, tensor in plan.tensors.items() if not is_integer(tensor)}
@@ -96,5 +100,6 @@ def array_of(model: ir.Model, name: str) -> Array:
     return tensor.numpy()
 
 
-def _replace_array(model: ir.Model, name: str, array: Array) -> None:
+def replace_array(model: ir.Model, name: str, array: Array) -> None:
+    """Give an initializer other values."""
     model.graph.initializers[name].const_value = ir.Tensor(array, name=name)

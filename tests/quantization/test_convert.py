@@ -13,6 +13,7 @@ import pytest
 from onnx_models import normal, operators, run, weights_of
 from small_reference import SAMPLES, images, network, small_reference
 
+from quantbench.calibration import Histogram
 from quantbench.errors import InputError, MissingError
 from quantbench.quantization import Conversion, LayerRule, Recipe, convert, load_variant, open_variant
 from quantbench.references import Reference
@@ -131,7 +132,7 @@ def test_a_damaged_variant_is_refused_and_made_anew(name: str, damage: str, make
 
 
 def test_no_variant_tells_how_to_make_one(reference: Reference, tmp_path: Path):
-    with pytest.raises(MissingError, match="quantbench convert .*small.toml --dtype int8 --out "):
+    with pytest.raises(MissingError, match=r"quantbench convert .*small\.toml --dtype int8 --out "):
         open_variant(reference, "int8", tmp_path / "variants")
 
 
@@ -265,3 +266,22 @@ def test_integers_are_written_as_quantize_and_dequantize_pairs(make: Make):
     names = operators(model_of(make(output_error=0.0)))
     assert names.count("QuantizeLinear") >= 6 and names.count("DequantizeLinear") >= names.count("QuantizeLinear") + 8
     assert {"Conv", "Add", "Gemm"} <= set(names)
+
+
+def test_kept_observations_give_the_same_variant_without_observing_again(tmp_path: Path, monkeypatch):
+    """Other calibrators, too, make of them what they make of their own."""
+    reference = small_reference(tmp_path)
+    keep = tmp_path / "observations"
+    for calibrator in ("mse", "minmax", "entropy"):
+        recipe = Recipe("int8", calibrator=calibrator)
+        fresh = convert(reference, recipe, out=tmp_path / f"{calibrator}-fresh").path
+        if calibrator != "mse":  # from here on nothing may be counted
+            monkeypatch.setattr(Histogram, "add", lambda self, values: pytest.fail("counted again"))
+        again = convert(reference, recipe, out=tmp_path / f"{calibrator}-kept", observations=keep).path
+        monkeypatch.undo()
+        assert [file.read_bytes() for file in files(fresh)] == [file.read_bytes() for file in files(again)]
+    assert len(list(keep.glob("small-*.npz"))) == 1
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())

@@ -10,11 +10,11 @@ from difflib import get_close_matches
 from quantbench.errors import InputError
 from quantbench.quantization.rounding.adaround import adaround
 from quantbench.quantization.rounding.gptq import gptq
-from quantbench.quantization.rounding.in_order import round_alone, round_in_order
+from quantbench.quantization.rounding.in_order import round_in_order
 from quantbench.quantization.rounding.nearest import nearest, round_to_nearest
 from quantbench.quantization.rounding.weight import Method
 
-__all__ = ["METHODS", "Method", "get_method", "round_alone", "round_in_order", "round_to_nearest"]
+__all__ = ["METHODS", "Method", "get_method", "round_in_order", "round_to_nearest"]
 
 METHODS: dict[str, Method] = {
     "nearest": Method(nearest, reads_inputs=False),

@@ -27,14 +27,13 @@ from quantbench.quantization.rounding.nearest import round_weight_to_nearest
 from quantbench.quantization.rounding.patches import Patches, patches_of
 from quantbench.quantization.rounding.replay import Piece, Replay
 from quantbench.quantization.rounding.weight import Method, round_weight
-from quantbench.quantization.writing import activation_affines, array_of, is_integer
+from quantbench.quantization.writing import activation_affines, array_of, is_integer, replace_array
 from quantbench.support import progress
 
-__all__ = ["round_alone", "round_in_order"]
+__all__ = ["round_in_order"]
 
 Array = NDArray[Any]
 
-_NO_FEEDS = "weights are rounded for the inputs they meet: at least one calibration sample is needed"
 _BUDGET = 1 << 28
 """Bytes of intermediate tensors that are kept while the exact and the rounded graph are followed, for both together."""
 _POSITIONS = 1 << 13
@@ -50,6 +49,7 @@ def round_in_order(
     method: Method,
     *,
     shift: bool = True,
+    alone: bool = False,
     seed: int = 0,
 ) -> tuple[dict[str, QuantizedTensor], dict[str, Array]]:
     """Round every weight that the plan puts into integers, and correct the biases.
@@ -63,6 +63,7 @@ def round_in_order(
         feeds: inputs of the graph from calibration samples, one mapping a batch.
         method: how to round.
         shift: whether to correct biases; without, weights are rounded for the outputs as they are.
+        alone: round each weight as if it were the only thing that is rounded, for the exact inputs.
         seed: of every random choice.
 
     Returns:
@@ -72,10 +73,11 @@ def round_in_order(
         InputError: there are no feeds.
     """
     if not feeds:
-        raise InputError(_NO_FEEDS)
+        raise InputError("weights are rounded for the inputs they meet: at least one calibration sample is needed")
     seed %= 1 << 32  # generators take no negative numbers
     rounded = model.clone()
-    write_activations(rounded, activation_affines(plan), plan.integer_nodes)
+    if not alone:
+        write_activations(rounded, activation_affines(plan), plan.integer_nodes)
     reading = {node.name: node.inputs[0].name or "" for node in rounded.graph if node.inputs and node.inputs[0]}
     nodes = {node.name: node for node in model.graph}
     integers = {name for name, tensor in plan.of_role("weight").items() if is_integer(tensor)}
@@ -88,68 +90,30 @@ def round_in_order(
         each = patches_of(nodes[use.node], array_of(model, name).shape)
         if each is None:
             weights[name] = round_weight_to_nearest(model, plan, name, use)
-            _set(rounded, name, dequantize(weights[name]))
+            replace_array(rounded, name, dequantize(weights[name]))
         else:
             patches[name] = each
             stops.setdefault((use.source, reading[use.node]), []).append(name)
     order = _in_order(rounded, stops)
-    exact_replay = Replay(model, feeds, [stop for stop, _ in order], _BUDGET // 2)
-    rounded_replay = Replay(rounded, feeds, [stop for _, stop in order], _BUDGET // 2)
+    replays = [Replay(model, feeds, [stop for stop, _ in order], _BUDGET // 2)]
+    if not alone:
+        replays.append(Replay(rounded, feeds, [stop for _, stop in order], _BUDGET // 2))
     for step, stop in enumerate(progress(order, len(order), "rounding weights")):
         sums = {patches[name]: MomentsSum(patches[name], method.reads_inputs) for name in stops[stop]}
-        pieces = exact_replay.open(), rounded_replay.open()
+        pieces = [replay.open() for replay in replays]
         _add_up(pieces, len(feeds), sums, (seed, step))
-        exact_replay.close(pieces[0])
-        rounded_replay.close(pieces[1])
+        for replay, piece in zip(replays, pieces, strict=True):
+            replay.close(piece)
         for name in stops[stop]:
             use = uses[name]
             bias = use.added if shift and _is_its_own(model, use.added) else None
             moments = sums[patches[name]].result(centred=bias is not None)
             weights[name] = round_weight(model, plan, name, use, method, moments, seed)
-            _set(rounded, name, dequantize(weights[name]))
+            replace_array(rounded, name, dequantize(weights[name]))
             if bias is not None:
                 shifts[bias] = _shift(model, nodes[use.node], name, weights[name], use, patches[name].groups, moments)
-                _set(rounded, bias, (array_of(model, bias) + shifts[bias]).astype(np.float32))
+                replace_array(rounded, bias, (array_of(model, bias) + shifts[bias]).astype(np.float32))
     return weights, shifts
-
-
-def round_alone(
-    model: ir.Model,
-    plan: GraphPlan,
-    feeds: Sequence[Mapping[str, Array]],
-    method: Method,
-    names: Collection[str],
-    *,
-    seed: int = 0,
-) -> dict[str, QuantizedTensor]:
-    """Round each of the weights `names` as if it were the only one, for the inputs that the exact graph gives it.
-
-    The other arguments and the errors are those of `round_in_order`.
-    """
-    if not feeds:
-        raise InputError(_NO_FEEDS)
-    seed %= 1 << 32
-    nodes = {node.name: node for node in model.graph}
-    uses = {name: use for name, use in weight_uses(model).items() if name in names}
-    patches = {name: patches_of(nodes[use.node], array_of(model, name).shape) for name, use in uses.items()}
-    stops: dict[str, list[str]] = {}
-    for name, use in uses.items():
-        stops.setdefault(use.source, []).append(name)
-    order = [stop for stop, _ in _in_order(model, [(stop, stop) for stop in stops])]
-    replay = Replay(model, feeds, order, _BUDGET)
-    weights: dict[str, QuantizedTensor] = {}
-    for step, stop in enumerate(progress(order, len(order), "rounding weights")):
-        sums = {each: MomentsSum(each, method.reads_inputs) for each in map(patches.get, stops[stop]) if each}
-        piece = replay.open()
-        _add_up((piece,), len(feeds), sums, (seed, step))
-        replay.close(piece)
-        for name in stops[stop]:
-            each = patches[name]
-            if each is None:
-                weights[name] = round_weight_to_nearest(model, plan, name, uses[name])
-            else:
-                weights[name] = round_weight(model, plan, name, uses[name], method, sums[each].result(False), seed)
-    return weights
 
 
 def _add_up(pieces: Sequence[Piece], batches: int, sums: Mapping[Patches, MomentsSum], seed: tuple[int, int]) -> None:
@@ -206,7 +170,3 @@ def _in_order(rounded: ir.Model, stops: Collection[tuple[str, str]]) -> list[tup
 def _is_its_own(model: ir.Model, bias: str | None) -> bool:
     """Whether a bias is there, and read by one operation alone."""
     return bias is not None and len(model.graph.initializers[bias].uses()) == 1
-
-
-def _set(model: ir.Model, name: str, array: Array) -> None:
-    model.graph.initializers[name].const_value = ir.Tensor(array, name=name)
