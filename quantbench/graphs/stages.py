@@ -176,7 +176,7 @@ def _stages(
     model: onnx.ModelProto, graph: _Layout, levels: list[list[onnx.NodeProto]], wanted: list[str]
 ) -> Iterator[Stage]:
     initializers = {tensor.name: tensor for tensor in model.graph.initializer}
-    types = {value.name: value for value in (*model.graph.value_info, *model.graph.input)}
+    types = {each.name: each for each in (*model.graph.value_info, *model.graph.input, *model.graph.output)}
     last_read = {name: index for index, nodes in enumerate(levels) for node in nodes for name in reads(node)}
     last_read.update(dict.fromkeys(wanted, len(levels)))
     for index, nodes in enumerate(levels):

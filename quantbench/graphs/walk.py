@@ -71,7 +71,8 @@ class _Scissors:
         self._nodes = list(model.graph)
         self._proto = ir.to_proto(model)
         self._tensors = {tensor.name: tensor for tensor in self._proto.graph.initializer}
-        self._types = {value.name: value for value in (*self._proto.graph.input, *self._proto.graph.value_info)}
+        graph = self._proto.graph
+        self._types = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
 
     def cut(
         self, last: int, known: Collection[str], shared: set[str | None], position: Mapping[str | None, int]

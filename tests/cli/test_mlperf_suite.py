@@ -1,8 +1,9 @@
-"""The MLPerf image models by the command line: what is missing, and the whole way with small models in their place."""
+"""The MLPerf models by the command line: what is missing, and the whole way with small models in their place."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,16 @@ FACTS = {  # name: target, server, multi-stream, samples in memory, link; by the
     "mobilenet": (0.98, 10, 50, 1024, "zenodo.org/record/4735651/files/mobilenet_v1_1.0_224.onnx"),
     "ssd-resnet34": (0.99, 100, 66, 64, "zenodo.org/record/3228411/files/resnet34-ssd1200.onnx"),
     "ssd-mobilenet": (0.99, 10, 50, 256, "zenodo.org/record/4735652/files/ssd_mobilenet_v1_coco_2018_01_28.onnx"),
+    "gnmt": (0.99, 250, 100, 3903900, "zenodo.org/record/2530924/files/gnmt_model.zip"),
 }
+TINY_GNMT = Path(__file__).parents[1] / "references" / "data" / "gnmt_tiny.zip"
 
 
 @pytest.fixture(autouse=True)
 def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty cache, no data sets, and no network, whatever this machine has."""
     monkeypatch.setenv("QUANTBENCH_CACHE", str(tmp_path / "cache"))
-    for name in ("QUANTBENCH_IMAGENET", "QUANTBENCH_COCO"):
+    for name in ("QUANTBENCH_IMAGENET", "QUANTBENCH_COCO", "QUANTBENCH_WMT16"):
         monkeypatch.delenv(name, raising=False)
 
     def refuse(*arguments: object, **options: object) -> str:
@@ -146,8 +149,11 @@ def test_models_lists_the_suite_with_its_rules(quantbench: Runner) -> None:
     (int8,) = [row for row in found["mobilenet"]["published"] if row["precision"] == "int8"]
     assert int8["accuracy"] == "70.694%" and int8["granularity"] == "tensor"
     table = quantbench("models").stdout
-    assert "resnet50-v1.5           onnx         76.456%  imagenet2012 validation" in table
-    assert "zenodo 4735647" in table and "quantbench fetch ssd-resnet34" in table
+    rows = [" ".join(line.split()) for line in table.splitlines()]
+    assert "model framework accuracy data set link precision" in rows
+    assert "resnet50-v1.5 onnx 76.456% imagenet2012 validation zenodo 4735647 fp32" in rows
+    assert "gnmt tensorflow BLEU 23.9 wmt16 newstest2014 zenodo 2530924 fp32" in rows
+    assert "ssd-resnet34 quantbench fetch ssd-resnet34" in rows
 
 
 @pytest.mark.parametrize("name", FACTS)
@@ -209,6 +215,43 @@ def test_resnet50_the_whole_way(tmp_path: Path, quantbench: Runner, monkeypatch:
     assert len(good) == 503
     assert sum(good) / 503 == pytest.approx(fp32["score"], abs=1e-12)
     assert 0 < fp32["score"] < 1
+
+
+def test_gnmt_the_whole_way(tmp_path: Path, quantbench: Runner) -> None:
+    """A small checkpoint where the official one would be; its own translations are the labels, so FP32 is perfect."""
+    model = load_reference("gnmt").model
+    assert model.url is not None and model.sha256 is not None
+    file = download_path(model.url, model.sha256)
+    file.parent.mkdir(parents=True)
+    shutil.copy(TINY_GNMT, file)
+    folder = tmp_path / "wmt16"
+    folder.mkdir()
+    words = [f"w{number}" for number in range(9)]
+    generator = np.random.default_rng(5)
+    source = [" ".join(generator.choice(words, generator.integers(4, 12))) for _ in range(12)]
+    for language in ("en", "de"):
+        (folder / f"vocab.bpe.32000.{language}").write_text("\n".join(["<unk>", "<s>", "</s>", *words]) + "\n")
+    (folder / "newstest2014.tok.bpe.32000.en").write_text("\n".join(source) + "\n")
+    german = folder / "newstest2014.tok.bpe.32000.de"
+    german.write_text("w0\n" * 12)
+    out, logs = tmp_path / "variants", tmp_path / "logs"
+    shared = ("--dataset", folder, "--out", out)
+    run = ("run", "gnmt", "--dtype", "fp32", "--scenario", "Offline", "--mode", "accuracy", "--quick", "--ungated")
+    outcome = quantbench(*run, *shared, "--logs", logs)
+    assert outcome.status == 0, outcome.stderr
+    (log,) = logs.rglob("mlperf_log_accuracy.json")
+    answers = {entry["qsl_idx"]: bytes.fromhex(entry["data"]).decode() for entry in json.loads(log.read_text())}
+    german.write_text("".join(f"{answers[number]}\n" for number in range(12)))
+    outcome = quantbench("evaluate", "gnmt", *shared, "--json")
+    assert outcome.status == 0, outcome.stderr
+    (fp32,) = documents(outcome.stdout)
+    assert (fp32["metric"], fp32["score"], fp32["samples"]) == ("bleu", 1.0, 12)
+    dtypes = ("--dtype", "int8", "--dtype", "fp11")
+    outcome = quantbench("convert", "gnmt", *dtypes, *shared, "--calibration-samples", "8")
+    assert outcome.status == 0, outcome.stderr
+    outcome = quantbench("gate", "gnmt", *dtypes, *shared, "--json")
+    assert outcome.status in (0, 1), outcome.stderr
+    assert [verdict["dtype"] for verdict in documents(outcome.stdout)] == ["int8", "fp11"]
 
 
 def test_coco_the_whole_way(tmp_path: Path, quantbench: Runner) -> None:

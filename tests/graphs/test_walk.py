@@ -120,3 +120,12 @@ def test_what_a_branch_takes_from_outside():
     walk(model(proto), feeds, {"a": 1, "y": 1}, lambda name, batches: seen.extend(batches if name == "y" else []))
     for got, feed in zip(seen, feeds, strict=True):
         np.testing.assert_allclose(got, run(proto, feed)[0], rtol=1e-5, atol=1e-5)
+
+
+def test_an_output_that_is_read_on_has_a_type_too():
+    """As the states of an LSTM's step are: put out, and read by the next layer; a piece that starts there needs it."""
+    proto = network()
+    proto.graph.output.append(onnx.helper.make_tensor_value_info("r", onnx.TensorProto.FLOAT, ["n", 8, 4, 4]))
+    seen: list[str] = []
+    walk(model(proto), FEEDS, STOPS, lambda name, batches: seen.append(name))
+    assert seen == list(STOPS)
