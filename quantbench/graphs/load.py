@@ -6,7 +6,6 @@ import numpy as np
 import onnx
 import onnx.version_converter
 import onnx_ir as ir
-import onnx_ir.passes.common as common
 
 from quantbench.errors import InputError
 from quantbench.graphs.passes import PREPARE
@@ -76,9 +75,7 @@ def prepare(model: onnx.ModelProto) -> ir.Model:
     graph.ir_version = max(graph.ir_version, 10)  # the first with 4-bit integers
     _detach(graph)
     for rewrite in PREPARE:
-        common.ShapeInferencePass()(graph)
         rewrite(graph)
-    common.ShapeInferencePass()(graph)
     return graph
 
 

@@ -18,7 +18,7 @@ from quantbench.datasets import Dataset, open_dataset
 from quantbench.datasets.keeping import keep_samples
 from quantbench.errors import InputError
 from quantbench.graphs.load import load_graphs
-from quantbench.graphs.passes import PREPARE
+from quantbench.graphs.passes import PREPARE, infer_shapes
 from quantbench.numerics import get_format
 from quantbench.quantization.decision import decide
 from quantbench.quantization.manifest import (
@@ -136,7 +136,7 @@ def _observations_key(
 
 
 def _transforms(recipe: Recipe) -> tuple[str, ...]:
-    names = [*dict.fromkeys(rewrite.__name__ for rewrite in PREPARE)]
+    names = [*dict.fromkeys(rewrite.__name__ for rewrite in PREPARE if rewrite is not infer_shapes)]
     if recipe.equalizes:
         names.append("equalization")
     if recipe.has_integers and recipe.bias_correction:

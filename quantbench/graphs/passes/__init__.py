@@ -12,6 +12,7 @@ from quantbench.graphs.passes.fold_constants import fold_constants
 from quantbench.graphs.passes.fuse_hard_swish import fuse_hard_swish
 from quantbench.graphs.passes.fuse_layer_norm import fuse_layer_norm
 from quantbench.graphs.passes.give_bias import give_bias
+from quantbench.graphs.passes.infer_shapes import infer_shapes
 from quantbench.graphs.passes.merge_pointwise import merge_pointwise
 from quantbench.graphs.passes.simplify import simplify
 
@@ -26,6 +27,7 @@ __all__ = [
     "fuse_hard_swish",
     "fuse_layer_norm",
     "give_bias",
+    "infer_shapes",
     "merge_pointwise",
     "simplify",
 ]
@@ -33,9 +35,11 @@ __all__ = [
 PREPARE = (
     clean,
     fold_constants,
+    infer_shapes,
     simplify,
     fold_affine,
     fuse_hard_swish,
+    infer_shapes,
     fuse_layer_norm,
     bound_sigmoid,
     factor_gate,
@@ -44,4 +48,5 @@ PREPARE = (
     merge_pointwise,
     give_bias,
     clean,
+    infer_shapes,
 )
