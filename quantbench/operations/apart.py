@@ -27,10 +27,11 @@ __all__ = ["Cost", "convert_apart"]
 
 @dataclass(frozen=True)
 class Cost:
-    """What a conversion took: wall seconds, without starting Python and importing; the largest resident size of its
-    process in bytes; the size of its graphs."""
+    """What a conversion took: wall seconds, without starting Python and importing, and those of them that went into
+    observing calibration samples; the largest resident size of its process in bytes; the size of its graphs."""
 
     seconds: float
+    calibration_seconds: float
     peak_bytes: int
     model_bytes: int
 
@@ -66,7 +67,12 @@ def _answer(reference: Reference, options: dict[str, Any]) -> dict[str, Any]:
         return {"error": str(error)}
     except Exception as error:  # a defect of ours or of a library: the others are compared nevertheless
         return {"error": f"unexpected {type(error).__name__}: {error}"}
-    return {"seconds": conversion.seconds, "peak_bytes": _peak_bytes(), "model_bytes": conversion.model_bytes}
+    return {
+        "seconds": conversion.seconds,
+        "calibration_seconds": conversion.calibration.seconds,
+        "peak_bytes": _peak_bytes(),
+        "model_bytes": conversion.model_bytes,
+    }
 
 
 def _peak_bytes() -> int:

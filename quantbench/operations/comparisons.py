@@ -34,6 +34,7 @@ class Comparison:
     Attributes:
         score: the metric's value; ratio: to FP32's on the same samples, with the ends of its paired 95% interval.
         seconds, peak_bytes: wall time of the conversion, and the largest resident size of its process.
+        calibration_seconds: of `seconds`, what observing took; 0 where a backend does not tell it apart.
         model_bytes: size of the graphs.
         speedup: FP32's inference time over the variant's, at the batch that `evaluate` takes.
     """
@@ -48,6 +49,7 @@ class Comparison:
     target_ratio: float
     samples: int
     seconds: float | None = None
+    calibration_seconds: float | None = None
     peak_bytes: int | None = None
     model_bytes: int | None = None
     speedup: float | None = None
@@ -158,6 +160,7 @@ def _compared(bench: Bench, baseline: Score, options: dict[str, Any]) -> Compari
         ratio_low=verdict.ratio_low,
         ratio_high=verdict.ratio_high,
         seconds=cost.seconds,
+        calibration_seconds=cost.calibration_seconds,
         peak_bytes=cost.peak_bytes,
         model_bytes=cost.model_bytes,
         speedup=speedup,
