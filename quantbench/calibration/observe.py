@@ -32,9 +32,10 @@ _BATCH = 32
 _BATCH_BYTES = 5 << 20
 """Inputs that run together; what a graph computes on the way is some ten times as large."""
 _RECORDED_BATCH = 8
-_RECORDED_BYTES = 64 << 20
-"""Inputs that are kept, unless they are fewer than `_RECORDED_LEAST` samples."""
-_RECORDED_LEAST = 4
+_RECORDED_BATCHES = 6
+"""As many at least, so that they can be divided for one purpose and another."""
+_RECORDED_LEAST = 6
+"""Samples that are kept whatever their size."""
 
 
 def observe(
@@ -44,14 +45,17 @@ def observe(
     samples: Samples,
     count: int,
     recorded: int = 0,
+    recorded_bytes: int = 64 << 20,
     known: Observations | None = None,
 ) -> tuple[Observations, Feeds]:
     """Count the values of `tensors` (graph name → float32 tensor names) over the first `count` samples.
 
     One pass over the samples, in memory that does not grow with their number. On the way, what the task feeds its
-    graphs is kept for `recorded` of them, evenly spread, or as many as are 64 MiB of inputs.
+    graphs is kept for some of them, evenly spread.
 
     Args:
+        recorded: for how many at most.
+        recorded_bytes: what their inputs may take.
         known: what an earlier call with the same arguments has seen; then the graphs run for `recorded` samples alone.
 
     Returns:
@@ -69,9 +73,11 @@ def observe(
     }
     workers = min(cores(), _WORKERS)
     executor = _executor(models, watched, cores() // workers)
-    kept = _spread(samples, count, recorded)
+    kept = _spread(samples, count, recorded, recorded_bytes)
     others = sorted(set(range(count)) - set(kept)) if any(histograms.values()) and known is None else []
-    batches = [(part, True) for part in _batches(samples, kept, _RECORDED_BATCH)]
+    batches = [
+        (part, True) for part in _batches(samples, kept, min(_RECORDED_BATCH, max(len(kept) // _RECORDED_BATCHES, 1)))
+    ]
     batches += [(part, False) for part in _batches(samples, others, _BATCH)]
 
     def run(batch: tuple[Sequence[int], bool]) -> Feeds:
@@ -92,9 +98,11 @@ def observe(
     return seen, feeds
 
 
-def record_feeds(models: Mapping[str, ir.Model], task: Task, samples: Samples, count: int, recorded: int) -> Feeds:
+def record_feeds(
+    models: Mapping[str, ir.Model], task: Task, samples: Samples, count: int, recorded: int, recorded_bytes: int
+) -> Feeds:
     """What `observe` keeps of the graphs' feeds, without observing anything."""
-    return observe(models, {}, task, samples, count, recorded)[1]
+    return observe(models, {}, task, samples, count, recorded, recorded_bytes)[1]
 
 
 def _ignore(values: Array) -> None:
@@ -112,11 +120,11 @@ def _executor(
     return StagedExecutor(models, taps, threads)
 
 
-def _spread(samples: Samples, count: int, recorded: int) -> list[int]:
+def _spread(samples: Samples, count: int, recorded: int, recorded_bytes: int) -> list[int]:
     """The samples to keep."""
     if not recorded or not count:
         return []
-    fitting = max(_RECORDED_BYTES // max(samples.input(0).nbytes, 1), _RECORDED_LEAST)
+    fitting = max(recorded_bytes // max(samples.input(0).nbytes, 1), _RECORDED_LEAST)
     few = min(recorded, count, fitting)
     return [index * count // few for index in range(few)]
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quantbench.datasets.base import LazySamples, Samples
+from quantbench.numerics.threads import cores
 from quantbench.support import progress
 
 __all__ = ["keep_samples"]
 
 Array = NDArray[Any]
+
+_AHEAD = 16
 
 
 def keep_samples(samples: Samples, count: int, what: str, memory: int = 1 << 30) -> tuple[Samples, str]:
@@ -37,8 +42,7 @@ def keep_samples(samples: Samples, count: int, what: str, memory: int = 1 << 30)
     inputs: list[Array] = []
     truths: list[Any] = []
     held = 0
-    for index in progress(range(count), count, what):
-        array, truth = samples.input(index), samples.truth(index)
+    for array, truth in progress(_prepared(samples, count), count, what):
         held += array.nbytes
         if held > memory:
             break
@@ -55,6 +59,17 @@ def keep_samples(samples: Samples, count: int, what: str, memory: int = 1 << 30)
         return truths[index] if index < len(truths) else samples.truth(index)
 
     return LazySamples(ids, load_input, load_truth), digest.hexdigest()
+
+
+def _prepared(samples: Samples, count: int) -> Iterator[tuple[Array, Any]]:
+    """Input and truth of each sample in turn, a few prepared ahead, side by side."""
+
+    def prepare(index: int) -> tuple[Array, Any]:
+        return samples.input(index), samples.truth(index)
+
+    with ThreadPoolExecutor(cores()) as pool:
+        for start in range(0, count, _AHEAD):
+            yield from pool.map(prepare, range(start, min(start + _AHEAD, count)))
 
 
 def _bytes(truth: Any) -> bytes:

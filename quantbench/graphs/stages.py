@@ -7,7 +7,7 @@ a tensor of interest hangs by a ReorderOutput. Touching the blocked tensor itsel
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +28,8 @@ may not be changed. plain: the tensor as the graph says it, in its own shape.
 
 _LARGEST_BLOCK = 16
 _REORDERED = 4
+_SEEN_TOGETHER = 8
+"""Tensors that a stage puts out to be looked at: fewer sessions, for the memory of so many."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class Cut:
 def cut(model: ir.Model, layouts: Mapping[str, Layout]) -> Cut:
     """Cut a graph so that each tensor of `layouts` is complete after some stage, and read by later stages only.
 
-    There are as few stages as the longest chain of such tensors allows: what lies on parallel branches shares one.
+    There are as few stages as the longest chain of such tensors allows: what lies on parallel branches shares one, and
+    of tensors that are only looked at (`values`) up to `_SEEN_TOGETHER` do, and may be read in it.
     The element type of a stage's input is missing in its model where only the stage that puts it out knows it.
 
     Raises:
@@ -79,7 +82,7 @@ def cut(model: ir.Model, layouts: Mapping[str, Layout]) -> Cut:
     optimised = optimise(model, layouts)
     wanted = [spec.name for spec in optimised.outputs]
     graph = _Layout(optimised, layouts, wanted)
-    levels = _levels(graph.nodes, graph.borders)
+    levels = _levels(graph.nodes, graph.borders, graph.seen)
     return Cut(
         stages=tuple(_stages(optimised.model, graph, levels, wanted)),
         touched={tensor: tuple(names) for tensor, names in graph.touched.items()},
@@ -95,8 +98,9 @@ class _Layout:
 
     Attributes:
         nodes: in topological order, without reorderings that nothing needs.
-        borders: tensor → the reordering that still belongs to the stage before it ("" for none).
+        borders: tensors that are touched before anything reads them.
         touched: tensor → names asked for.
+        seen: tensors that are only looked at.
     """
 
     def __init__(self, optimised: Optimised, layouts: Mapping[str, Layout], wanted: list[str]) -> None:
@@ -104,31 +108,34 @@ class _Layout:
         producers = {name: node for node in model.graph.node for name in node.output}
         readers = Counter(name for node in model.graph.node for name in reads(node))
         nodes = list(model.graph.node)
-        self.borders: dict[str, str] = {}
+        self.borders: set[str] = set()
         self.touched: dict[str, list[str]] = {}
+        self.seen: set[str] = set()
         dropped: set[str] = set()
         for name, layout in layouts.items():
             reorder = producers.get(name)
             blocked = reorder is not None and (reorder.domain, reorder.op_type) == (NCHWC, "ReorderOutput")
             if reorder is None or not blocked or name in optimised.apart:
-                self._touch(name, name, "")
+                self._touch(name, name, layout)
                 continue
             inner = reorder.input[0]
             if layout == "any" or (layout == "values" and _attribute(reorder, "channels") % _LARGEST_BLOCK == 0):
-                self._touch(inner, name, "")
+                self._touch(inner, name, layout)
                 if not readers[name] and name not in wanted:
                     dropped.add(name)
             elif layout == "values":
-                self._touch(name, name, "")
-                self.borders[inner] = name
+                self._touch(name, name, layout)
             else:
-                self._touch(name, name, "")
+                self._touch(name, name, layout)
                 nodes = _read_back(model, nodes, reorder)
         self.nodes = [node for node in nodes if not (len(node.output) == 1 and node.output[0] in dropped)]
 
-    def _touch(self, tensor: str, name: str, reorder: str) -> None:
-        self.borders.setdefault(tensor, reorder)
+    def _touch(self, tensor: str, name: str, layout: Layout) -> None:
         self.touched.setdefault(tensor, []).append(name)
+        if layout == "values":
+            self.seen.add(tensor)
+        else:
+            self.borders.add(tensor)
 
 
 def _read_back(model: onnx.ModelProto, nodes: list[onnx.NodeProto], reorder: onnx.NodeProto) -> list[onnx.NodeProto]:
@@ -158,13 +165,17 @@ def _read_back(model: onnx.ModelProto, nodes: list[onnx.NodeProto], reorder: onn
     return changed
 
 
-def _levels(nodes: list[onnx.NodeProto], borders: Mapping[str, str]) -> list[list[onnx.NodeProto]]:
+def _levels(nodes: list[onnx.NodeProto], borders: Collection[str], seen: Collection[str]) -> list[list[onnx.NodeProto]]:
     """The nodes of each stage: a node runs as soon as what it reads is there and was touched."""
     level: dict[str, int] = {}
     stages: list[list[onnx.NodeProto]] = []
+    looked_at: Counter[int] = Counter()
     for node in nodes:
         made = [name for name in reads(node) if name in level]
-        own = max((level[name] + (name in borders and borders[name] not in node.output) for name in made), default=0)
+        own = max((level[name] + (name in borders) for name in made), default=0)
+        if looked_at[own] >= _SEEN_TOGETHER and any(name in seen for name in made):
+            own += 1
+        looked_at[own] += sum(name in seen for name in node.output)
         level.update(dict.fromkeys(node.output, own))
         while len(stages) <= own:
             stages.append([])

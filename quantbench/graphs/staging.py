@@ -41,8 +41,8 @@ class Tap:
             may change the values in place. Called from every thread that runs the executor.
         layout: `any` for what treats values alike: the array may be in the blocked layout of ONNX Runtime, with its
             last channels padding (free of meaning, harmless to change). `values` for counting: exactly the tensor's
-            values in any order; changes may be lost. `plain` for what needs the tensor in its own shape, at the cost
-            of reordering it.
+            values in any order, at the end of their stage; changes may be lost. `plain` for what needs the tensor in
+            its own shape, at the cost of reordering it.
     """
 
     visit: Callable[[NDArray[np.float32]], object]

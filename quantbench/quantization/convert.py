@@ -43,9 +43,11 @@ from quantbench.tasks import make_task
 __all__ = ["convert"]
 
 Array = NDArray[Any]
-_FEED_SAMPLES = 48
-"""Samples that biases are corrected and the outputs' error is measured on. Methods of rounding that read the inputs of
-weights take all of them."""
+_SAMPLES, _BYTES = 96, 16 << 20
+"""Samples that biases are corrected and the outputs' error is measured on, and what their inputs may take: for images
+of 224×224, where every channel has thousands of positions, some 27 samples."""
+_ROUNDING_BYTES = 64 << 20
+"""The same where the method of rounding reads the inputs of weights; it takes all samples."""
 _INPUT_BYTES = 1 << 28
 """Prepared inputs to hold; what does not fit is prepared again."""
 
@@ -90,17 +92,17 @@ def convert(
     calibrating = time.perf_counter()
     equalized: dict[str, tuple[Equalized, ...]] = {}
     if recipe.equalizes:
-        feeds = record_feeds(models, task, samples, count, _FEED_SAMPLES)
+        feeds = record_feeds(models, task, samples, count, _SAMPLES, _BYTES)
         equalized = {name: equalize(model, feeds[name]) for name, model in models.items()}
     tensors = {name: integer_placement(model, recipe).tensors for name, model in models.items()}
-    recorded = _FEED_SAMPLES if recipe.weight_rounding == "nearest" else count
+    recorded = (_SAMPLES, _BYTES) if recipe.weight_rounding == "nearest" else (count, _ROUNDING_BYTES)
     if observations is None or not any(tensors.values()):
-        seen, feeds = observe(models, tensors, task, samples, count, recorded)
+        seen, feeds = observe(models, tensors, task, samples, count, *recorded)
     else:
         key = _observations_key(models, tensors, source)
         file = observations / f"{reference.name}-{key[:16]}.npz"
         known = load_observations(file, key)
-        seen, feeds = observe(models, tensors, task, samples, count, recorded, known)
+        seen, feeds = observe(models, tensors, task, samples, count, *recorded, known)
         if known is None:
             save_observations(file, seen, key)
     calibration_seconds = time.perf_counter() - calibrating

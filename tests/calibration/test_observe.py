@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -96,7 +95,7 @@ def test_a_tensor_that_becomes_infinite_is_named():
 
 
 def test_recorded_feeds_are_every_call_in_order():
-    feeds = record_feeds(models(), TwoGraphs(), SAMPLES, 11, 11)
+    feeds = record_feeds(models(), TwoGraphs(), SAMPLES, 11, 11, 1 << 20)
     np.testing.assert_array_equal(np.concatenate([feed["x"] for feed in feeds["encoder"]]), IMAGES[:11])
     states = [feed["s"] for feed in feeds["decoder"]]
     assert len(states) == 2 * len(feeds["encoder"])
@@ -112,12 +111,8 @@ def test_what_is_recorded_on_the_way_is_spread_over_the_samples_and_counted_once
     np.testing.assert_array_equal(seen["encoder"]["x"].counts, histogram.observation().counts)
 
 
-def test_large_inputs_are_recorded_as_far_as_they_fit(monkeypatch: pytest.MonkeyPatch):
-    module = sys.modules[observe.__module__]
-    monkeypatch.setattr(module, "_RECORDED_BYTES", 6 * IMAGES[0].nbytes)
-    for recorded, kept in ((3, 3), (20, 6)):
-        feeds = record_feeds(models(), TwoGraphs(), SAMPLES, 20, recorded)
+def test_large_inputs_are_recorded_as_far_as_they_fit():
+    one = IMAGES[0].nbytes
+    for recorded, memory, kept in ((3, 9 * one, 3), (20, 9 * one, 9), (20, 0, 6)):
+        feeds = record_feeds(models(), TwoGraphs(), SAMPLES, 20, recorded, memory)
         assert sum(len(feed["x"]) for feed in feeds["encoder"]) == kept
-    monkeypatch.setattr(module, "_RECORDED_BYTES", 0)
-    feeds = record_feeds(models(), TwoGraphs(), SAMPLES, 20, 20)
-    assert sum(len(feed["x"]) for feed in feeds["encoder"]) == 4
