@@ -21,7 +21,8 @@ _INTRODUCTION = """\
 
 This page is generated from the table in `quantbench/numerics/formats.py` by
 `python -m quantbench.numerics.page > docs/formats.md`; a test keeps it current.
-`quantbench formats` prints the same table, and `quantbench formats --json` more of it.
+`quantbench formats` prints the same table, and `quantbench formats --json` more of it. What a model in one of the float
+or block formats computes is defined in [emulation.md](emulation.md).
 
 A name is read in any case. Besides the names below, `eXmY` is a signed format with X exponent bits (2 to 8) and Y
 fraction bits (1 to 23) under IEEE 754 rules: bias 2^(X−1) − 1, subnormals, infinities and NaN in the top exponent.
