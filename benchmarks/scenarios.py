@@ -5,7 +5,7 @@
 Each round is a quick LoadGen run and a bare loop of the same length, in turn, so that a busy machine slows both alike.
 Latencies are the medians of the rounds' medians, in milliseconds; the ratio is the median of the rounds' ratios. The
 row `null` is a system that answers without computing: the cost of LoadGen, its Python binding and ours alone, against
-a bare call of the same nothing. Without a reference: EfficientNet-Lite0 of ../shared/data and ppocr-cls.
+a bare call of the same nothing. Without a reference: EfficientNet-Lite0 of ../shared/data, mobilenet-twin and ppocr-cls.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ from quantbench.references import Reference, load_reference, source_models
 from quantbench.scenarios import run
 from quantbench.tasks import Task, make_task
 
-DEFAULT = [str(Path(__file__).parents[2] / "shared" / "data" / "efficientnet_lite0.toml"), "ppocr-cls"]
+DEFAULT = [
+    str(Path(__file__).parents[2] / "shared" / "data" / "efficientnet_lite0.toml"),
+    "mobilenet-twin",
+    "ppocr-cls",
+]
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ _REST, _CERTAINTY = -8.0, 8.0
 """The mean logit of a class anywhere, and of an object's own in the pictures learnt from; in others it is lower."""
 _SPREAD = 0.5
 """Standard deviation of the logits of classes without an object."""
-_RIDGE = 0.1
+_RIDGE = 0.5
 
 
 @dataclass(frozen=True)
