@@ -14,6 +14,9 @@ from quantbench.numerics.threads import PARALLEL_FROM, cores, share
 
 __all__ = ["running_sum"]
 
+KERNEL_SHA256 = "42e85814861bd0b185b5070c60d69312da414349b16f6a964e125412e630973a"
+"""Of kernel.py, which says why."""
+
 _COLUMNS = 1 << 10
 """Threads share the columns in multiples of so many; a row of as many stays in the cache from adding to rounding."""
 

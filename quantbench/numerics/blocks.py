@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from quantbench.numerics.formats import Format
 from quantbench.numerics.kernel import (
     DIRECTED,
+    EVEN,
     INFINITY,
     NAN,
     NEAREST,
@@ -21,11 +22,16 @@ from quantbench.numerics.kernel import (
     parameters,
     random_bits,
     round_bits,
+    round_even,
     round_run,
     unpack,
+    unpack_even,
 )
 
 __all__ = ["BlockRule", "block_rule", "largest_number", "largest_of_block_rows", "round_block_rows"]
+
+KERNEL_SHA256 = "42e85814861bd0b185b5070c60d69312da414349b16f6a964e125412e630973a"
+"""Of kernel.py, which says why."""
 
 u32 = np.uint32
 i32 = np.int32
@@ -125,7 +131,9 @@ def round_block_rows(
             block += blocks
             _spread(scales, size, scale_of_value)
             number = u32(random[0] + u32(start))
-            if element_row[0] == NEAREST:
+            if element_row[0] == EVEN:
+                _round_scaled_even(tile, scale_of_value, element_row)
+            elif element_row[0] == NEAREST:
                 _round_scaled(tile, scale_of_value, element_row, NEAREST, number, random)
             elif element_row[0] == DIRECTED:
                 _round_scaled(tile, scale_of_value, element_row, DIRECTED, number, random)
@@ -198,6 +206,16 @@ def _spread(patterns: Any, size: int, scale_of_value: Any) -> None:
     scales = patterns.view(np.float32)
     for block in range(scales.size):
         scale_of_value[block * size : (block + 1) * size] = scales[block]
+
+
+@inlined
+def _round_scaled_even(values: Any, scales: Any, element_row: Any) -> None:
+    """`_round_scaled` for elements of mode EVEN."""
+    scalars = unpack_even(element_row)
+    for i in range(values.size):
+        scale = scales[i]
+        quotient = u32(f32(values[i] / (scale if scale != f32(0) else f32(1))).view(np.uint32))
+        values[i] = f32(u32(round_even(quotient, scalars)).view(np.float32) * scale)
 
 
 @inlined

@@ -6,8 +6,12 @@ fixed); an addend decides the rounding mode; what comes out above the largest va
 the data, so that the compiler turns the loop into vector instructions. Every operation is wrapped in `u32` because
 numba would widen it to 64 bits and halve the speed.
 
-`blocks.py` inlines this kernel. numba renews a cached function when its own file is newer, so after a change here touch
-that file too.
+Rounding to nearest even, which emulation does all the time, is a third of the work where float32 can do it: where the
+format's numbers are far enough inside its range (`_rounds_by_adding`).
+
+`blocks.py` and `accumulation.py` compile this kernel into their own functions. numba renews what it keeps on disk when
+the file of the function has changed, and not when this one has, so each of them holds the sha256 of this file
+(`KERNEL_SHA256`): a change here changes them too. A test says what it has to be.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from quantbench.numerics.formats import Format
 
 __all__ = [
     "DIRECTED",
+    "EVEN",
     "INFINITY",
     "NAN",
     "NEAREST",
@@ -37,9 +42,11 @@ __all__ = [
     "parameters",
     "random_bits",
     "round_bits",
+    "round_even",
     "round_run",
     "round_run_stochastic",
     "unpack",
+    "unpack_even",
 ]
 
 Rounding = Literal["nearest-even", "nearest-away", "toward-zero", "up", "down", "stochastic"]
@@ -48,7 +55,7 @@ ALL = 0xFFFFFFFF
 INFINITY = 0x7F800000
 NAN = 0x7FC00000
 
-NEAREST, DIRECTED, RANDOM = 0, 1, 2
+NEAREST, DIRECTED, RANDOM, EVEN = 0, 1, 2, 3
 SYMMETRIC, INTEGER, SCALE_ONLY, SATURATING = 0, 1, 2, 3
 
 # how the addend comes about, and two patterns: for NEAREST what joins the last kept bit at a tie (mask, always), for
@@ -85,6 +92,8 @@ def parameters(entry: Format, rounding: str, saturate: bool) -> NDArray[np.uint3
     most, most_negative = _pattern(entry.max), 0 if scale_only else _pattern(abs(entry.min))
     overflow = 0 if saturate else INFINITY if entry.has_inf else NAN if entry.has_nan else 0
     shape = SCALE_ONLY if scale_only else SYMMETRIC if entry.min == -entry.max else INTEGER
+    if rounding == "nearest-even" and _rounds_by_adding(entry):
+        return _row_by_adding(entry, most, overflow or most)
     row = np.array(
         [
             mode,
@@ -103,6 +112,67 @@ def parameters(entry: Format, rounding: str, saturate: bool) -> NDArray[np.uint3
     )
     row.flags.writeable = False
     return row
+
+
+def _rounds_by_adding(entry: Format) -> bool:
+    """Whether `round_even` rounds to the format: its steps are normal float32 numbers, and 2^23 steps are one too."""
+    largest_step = 2.0 ** (np.frexp(entry.max)[1] - 1 - _fraction_bits(entry))
+    return (
+        entry.has_zero
+        and entry.min == -entry.max
+        and entry.min_subnormal >= 2.0**-126
+        and largest_step * 2.0**23 <= 2.0**127
+    )
+
+
+def _row_by_adding(entry: Format, most: int, beyond: int) -> NDArray[np.uint32]:
+    """The row of `round_even`: what `unpack_even` reads."""
+    bits = _fraction_bits(entry)
+    top = 2.0 ** (np.frexp(entry.max)[1] - 1)
+    least, greatest = (entry.min_subnormal,) * 2 if entry.kind == "int" else (entry.min_normal, top)
+    sign = 0x80000000 if entry.has_negative_zero else 0
+    row = np.array(
+        [EVEN, SYMMETRIC, _pattern(least), _pattern(greatest), (23 - bits) << 23, most, beyond, sign], dtype=np.uint32
+    )
+    row.flags.writeable = False
+    return row
+
+
+def _fraction_bits(entry: Format) -> int:
+    """Fraction bits below a value's power of two; none where the step is the same everywhere."""
+    return 0 if entry.kind == "int" else entry.mantissa_bits
+
+
+@inlined
+def unpack_even(row: Any) -> Any:
+    """`unpack` of a row for mode EVEN."""
+    return (
+        row[2],  # the power of two whose step the smallest values have
+        row[3],  # and the largest
+        row[4],  # what makes 2^23 steps of a power of two: an addition to its exponent
+        u32(row[5]).view(np.float32),  # the largest value
+        row[6],  # the pattern of what is larger
+        row[7],  # the sign of zero, where it has one
+    )
+
+
+@inlined
+def round_even(pattern: Any, scalars: Any) -> Any:
+    """Round one float32 pattern (uint32) to nearest even by float32 itself, for a row of mode EVEN.
+
+    To |x| is added 2^23 times the step that the format has at |x|. float32 has that step there, so the addition rounds
+    to it, half to even, and the subtraction is exact (Dekker 1971; the step follows x, so that binades and subnormals
+    come out right, unlike with one constant for all). NaN passes through.
+    """
+    least, greatest, lift, most, beyond, kept_sign = scalars
+    magnitude = u32(pattern & u32(0x7FFFFFFF))
+    power = min(max(u32(pattern & u32(INFINITY)), least), greatest)
+    steps = u32(power + lift).view(np.float32)
+    rounded = np.float32(np.float32(magnitude.view(np.float32) + steps) - steps)
+    bits = beyond if rounded > most else rounded.view(np.uint32)
+    # a nonzero value keeps its sign, zero where there is a negative zero
+    sign = u32(u32(u32(u32(0) - bits) | kept_sign) & pattern)
+    return u32(bits | u32(sign & u32(0x80000000)))
 
 
 @inlined
@@ -190,7 +260,9 @@ def round_bits(pattern: Any, random: Any, mode: int, shape: int, scalars: Any) -
 @compiled
 def round_run(patterns: Any, row: Any) -> None:
     """Round a contiguous run of float32 patterns in place, by any mode but stochastic."""
-    if row[0] == NEAREST and row[1] == SYMMETRIC:
+    if row[0] == EVEN:
+        _run_even(patterns, row)
+    elif row[0] == NEAREST and row[1] == SYMMETRIC:
         _run(patterns, row, NEAREST, SYMMETRIC)
     elif row[0] == NEAREST and row[1] == INTEGER:
         _run(patterns, row, NEAREST, INTEGER)
@@ -209,6 +281,13 @@ def _run(patterns: Any, row: Any, mode: int, shape: int) -> None:
     scalars = unpack(row)
     for i in range(patterns.size):
         patterns[i] = round_bits(patterns[i], u32(0), mode, shape, scalars)
+
+
+@inlined
+def _run_even(patterns: Any, row: Any) -> None:
+    scalars = unpack_even(row)
+    for i in range(patterns.size):
+        patterns[i] = round_even(patterns[i], scalars)
 
 
 @compiled
