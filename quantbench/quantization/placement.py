@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from quantbench.graphs.code_shifts import scaled_and_shifted
 from quantbench.graphs.edit import constant, only_user
 from quantbench.graphs.exact import stays_exact
 
@@ -18,12 +19,13 @@ __all__ = ["Placement", "WeightUse", "place_activations", "weight_uses"]
 
 _LINEAR = {"Conv", "Gemm", "MatMul"}
 """Multiply by constant weights in integers."""
-_FOLLOWING = {"Add", "AveragePool", "Concat", "GlobalAveragePool", "Mul"}
-"""Have an integer kernel that pays when the tensors around it carry codes anyway."""
+_FOLLOWING = {"Add", "Concat", "GlobalAveragePool", "HardSwish", "Mul"}
+"""Have an integer kernel that pays when the tensors around it carry codes anyway; that of AveragePool does not."""
 _MOVING = {"Flatten", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 """Work on codes as they are; input and output share scale and zero point."""
 _ACTIVATIONS = {"Clip", "Min", "Relu"}
-"""Vanish into the range of the tensor behind them; what a Min bounds per channel into a Min of its codes."""
+"""Vanish into the range of the tensor behind them; what a Min bounds per channel into a Min of its codes. So do a scale
+and a shift by a number (`graphs.code_shifts`)."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def place_activations(model: ir.Model, skip: Iterable[str] = ()) -> Placement:
         for node in order:
             if node.name in nodes:
                 continue
-            if node.op_type in _FOLLOWING and _all_carried(node, carried):
+            if node.op_type in _FOLLOWING and _all_carried(node, carried) and _alone(node):
                 nodes.add(node.name)
                 carried.add(_after_activation(node.outputs[0], nodes))
                 changed = True
@@ -181,15 +183,26 @@ def _is_float(value: ir.Value) -> bool:
 
 
 def _after_activation(value: ir.Value, nodes: set[str | None]) -> ir.Value:
-    """`value`, or what the activations behind it make of it, each its only reader; they then count as integer."""
+    """`value`, or what the activations, scales and shifts behind it make of it, each its only reader; they then count
+    as integer."""
     user = only_user(value)
-    while user is not None and user.domain == "" and user.op_type in _ACTIVATIONS and user.inputs[0] is value:
-        if any(bound is not None and constant(bound) is None for bound in user.inputs[1:]):
-            break
+    while user is not None and (_bounds(user, value) or scaled_and_shifted(user, value) is not None):
         nodes.add(user.name)
         value = user.outputs[0]
         user = only_user(value)
     return value
+
+
+def _bounds(node: ir.Node, value: ir.Value) -> bool:
+    """Whether the node is an activation of `value` whose bounds are constant."""
+    if node.domain != "" or node.op_type not in _ACTIVATIONS or node.inputs[0] is not value:
+        return False
+    return all(bound is None or constant(bound) is not None for bound in node.inputs[1:])
+
+
+def _alone(node: ir.Node) -> bool:
+    """Whether the codes of what the node reads can be its own choice, if it has one: hard-swish wants them from −3."""
+    return node.op_type != "HardSwish" or (node.inputs[0] is not None and only_user(node.inputs[0]) is node)
 
 
 def _all_carried(node: ir.Node, carried: set[ir.Value]) -> bool:

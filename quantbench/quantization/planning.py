@@ -16,6 +16,7 @@ from quantbench.graphs.edit import constant
 from quantbench.graphs.rounding_points import float_weights, operation_of, rounding_points
 from quantbench.numerics import Format, get_format
 from quantbench.quantization.affine import activation_affine, integer_range
+from quantbench.quantization.code_grids import on_grid
 from quantbench.quantization.placement import Placement, WeightUse, place_activations, weight_uses
 from quantbench.quantization.plan import GraphPlan, TensorPlan
 from quantbench.quantization.recipe import Recipe
@@ -175,7 +176,9 @@ def _activation_plans(
     model: ir.Model, recipe: Recipe, placement: Placement, observations: Mapping[str, Observation]
 ) -> dict[str, TensorPlan]:
     plans: dict[str, TensorPlan] = {}
-    producers = {output.name: node for node in model.graph for output in node.outputs}
+    values = {value.name: value for value in model.graph.inputs}
+    values |= {output.name: output for node in model.graph for output in node.outputs}
+    producers = {name: value.producer() for name, value in values.items()}
     for name in placement.tensors:
         if name in placement.tied:
             continue
@@ -187,7 +190,7 @@ def _activation_plans(
             integers = get_format("uint8")
         seen = observations[name]
         low, high = get_calibrator(recipe.calibrator)(seen, 1 << integers.bits)
-        affine = activation_affine(low, high, integers.name)
+        affine = on_grid(values[name], activation_affine(low, high, integers.name), placement.nodes)
         zero_point = int(affine.zero_point)
         plans[name] = TensorPlan("activation", integers.name, float(affine.scale), zero_point, range=(low, high))
     for name in placement.tied:  # after their sources
