@@ -5,7 +5,7 @@
 Each round is a quick LoadGen run and a bare loop of the same length, in turn, so that a busy machine slows both alike.
 Latencies are the medians of the rounds' medians, in milliseconds; the ratio is the median of the rounds' ratios. The
 row `null` is a system that answers without computing: the cost of LoadGen, its Python binding and ours alone, against
-a bare call of the same nothing. Without a reference: EfficientNet-Lite0 of ../shared/data, mobilenet-twin and ppocr-cls.
+a bare call of the same nothing. Without a reference: EfficientNet-Lite0 of ../shared/data, mobilenet-twin, ppocr-cls.
 """
 
 from __future__ import annotations
