@@ -2,11 +2,12 @@
 
 from quantbench.calibration.calibrators import CALIBRATORS, get_calibrator
 from quantbench.calibration.histogram import Histogram, Observation
-from quantbench.calibration.observe import Observations, observe, record_feeds
+from quantbench.calibration.observe import Feeds, Observations, observe, record_feeds
 from quantbench.calibration.saved import load_observations, save_observations
 
 __all__ = [
     "CALIBRATORS",
+    "Feeds",
     "Histogram",
     "Observation",
     "Observations",

@@ -13,14 +13,15 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from quantbench.calibration import load_observations, observe, record_feeds, save_observations
+from quantbench.calibration import Feeds, Observations, load_observations, observe, record_feeds, save_observations
 from quantbench.datasets import Dataset, open_dataset
 from quantbench.datasets.keeping import keep_samples
 from quantbench.errors import InputError
 from quantbench.graphs.load import load_graphs
 from quantbench.graphs.passes import PREPARE, infer_shapes
 from quantbench.numerics import get_format
-from quantbench.quantization.decision import decide
+from quantbench.quantization.agreement import Agreement
+from quantbench.quantization.decision import Decider, Decision
 from quantbench.quantization.manifest import (
     Conversion,
     account,
@@ -29,13 +30,13 @@ from quantbench.quantization.manifest import (
     up_to_date_manifest,
     write_variant,
 )
+from quantbench.quantization.mixing import choose_narrow
 from quantbench.quantization.plan import Plan
 from quantbench.quantization.planning import check_rules, integer_placement
 from quantbench.quantization.recipe import Recipe
 from quantbench.quantization.rules import within_rules
-from quantbench.quantization.transforms import Equalized, equalize
+from quantbench.quantization.transforms import Equalized, equalize, fold_tables
 from quantbench.quantization.variant import NATIVE, variant_folder
-from quantbench.quantization.writing import write_graph
 from quantbench.references import Reference
 from quantbench.support import to_json
 from quantbench.tasks import make_task
@@ -48,6 +49,11 @@ _SAMPLES, _BYTES = 96, 16 << 20
 of 224×224, where every channel has thousands of positions, some 27 samples."""
 _ROUNDING_BYTES = 64 << 20
 """The same where the method of rounding reads the inputs of weights; it takes all samples."""
+_CHANGED = 3.0
+"""Answers that may change for each that may be lost: one changes to the better, or from wrong to wrong, about as often
+as to the worse."""
+_BUDGET = 4.0
+"""Squared error of the outputs over their variance, in units of 1 − target, that narrow weights are allowed at first."""
 _INPUT_BYTES = 1 << 28
 """Prepared inputs to hold; what does not fit is prepared again."""
 
@@ -90,6 +96,7 @@ def convert(
     check_rules(models, recipe)
     task = make_task(reference, dataset)
     calibrating = time.perf_counter()
+    folded = {name: fold_tables(model) if recipe.tables else () for name, model in models.items()}
     equalized: dict[str, tuple[Equalized, ...]] = {}
     if recipe.equalizes:
         feeds = record_feeds(models, task, samples, count, _SAMPLES, _BYTES)
@@ -106,22 +113,54 @@ def convert(
         if known is None:
             save_observations(file, seen, key)
     calibration_seconds = time.perf_counter() - calibrating
-    target = reference.quality.target_ratio if recipe.target_ratio is None else recipe.target_ratio
-    limit = (1 - target) / 2 if recipe.output_error is None else recipe.output_error
-    decisions = {name: decide(model, recipe, seen.get(name, {}), feeds[name], limit) for name, model in models.items()}
+    decisions = _decisions(reference, recipe, models, seen, feeds, Agreement(models, task, samples, count))
     plan = Plan(
         reference.name,
         recipe.document(),
         _transforms(recipe),
-        {name: replace(decision.plan, equalized=equalized.get(name, ())) for name, decision in decisions.items()},
+        {
+            name: replace(decision.plan, folded=folded[name], equalized=equalized.get(name, ()))
+            for name, decision in decisions.items()
+        },
     )
-    written = {
-        name: write_graph(models[name], decision.plan, decision.weights, decision.shifts)
-        for name, decision in decisions.items()
-    }
+    written = {name: decision.written(models[name]) for name, decision in decisions.items()}
     graphs = {name: ir.to_proto(model).SerializeToString(deterministic=True) for name, model in written.items()}
     manifest = write_variant(folder, source, plan.to_json(), graphs, _weight_elements(plan, models))
     return account(folder, manifest, time.perf_counter() - started, calibration_seconds, kept=False)
+
+
+def _decisions(
+    reference: Reference,
+    recipe: Recipe,
+    models: Mapping[str, ir.Model],
+    seen: Observations,
+    feeds: Feeds,
+    agreement: Agreement,
+) -> dict[str, Decision]:
+    """Decide every graph; where weights could be narrow, as many as the answers bear."""
+    target = reference.quality.target_ratio if recipe.target_ratio is None else recipe.target_ratio
+    limit = (1 - target) / 2 if recipe.output_error is None else recipe.output_error
+    deciders = {name: Decider(model, recipe, seen.get(name, {}), feeds[name], limit) for name, model in models.items()}
+    narrow = {name: decider.narrow for name, decider in deciders.items()}
+    if not any(narrow.values()) or recipe.narrow_share == 1:
+        return {name: decider.decide(narrow[name]) for name, decider in deciders.items()}
+    known: dict[tuple[str, frozenset[str]], Decision] = {}
+
+    def decided(chosen: Mapping[str, frozenset[str]]) -> dict[str, Decision]:
+        for name, weights in chosen.items():
+            if (name, weights) not in known:
+                known[name, weights] = deciders[name].decide(weights)
+        return {name: known[name, weights] for name, weights in chosen.items()}
+
+    def excess(chosen: Mapping[str, frozenset[str]]) -> float:
+        decisions = decided(chosen)
+        if agreement.discrete:  # they change in proportion to the error, and budgets are of its square
+            changed = agreement.changed({name: each.written(models[name]) for name, each in decisions.items()})
+            return float((changed / (_CHANGED * (1 - target))) ** 2)
+        return max(deciders[name].error_of(each) for name, each in decisions.items()) / limit
+
+    weights = {name: decider.candidates for name, decider in deciders.items()}
+    return decided(choose_narrow(weights, recipe.narrow_share, _BUDGET * (1 - target), excess))
 
 
 def _observations_key(
@@ -139,6 +178,8 @@ def _observations_key(
 
 def _transforms(recipe: Recipe) -> tuple[str, ...]:
     names = [*dict.fromkeys(rewrite.__name__ for rewrite in PREPARE if rewrite is not infer_shapes)]
+    if recipe.tables:
+        names.append("fold_tables")
     if recipe.equalizes:
         names.append("equalization")
     if recipe.has_integers and recipe.bias_correction:

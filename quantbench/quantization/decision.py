@@ -14,15 +14,16 @@ from quantbench.calibration import Observation
 from quantbench.graphs.qdq import QuantizedTensor
 from quantbench.quantization.bias_correction import bias_correction, channel_means
 from quantbench.quantization.harmful import harmful_nodes
-from quantbench.quantization.mixing import candidates, mix, narrow_weights
+from quantbench.quantization.mixing import candidates, narrow_weights
 from quantbench.quantization.output_error import OutputError
 from quantbench.quantization.plan import GraphPlan
 from quantbench.quantization.planning import plan_graph
+from quantbench.quantization.precision import Candidate
 from quantbench.quantization.recipe import Recipe
 from quantbench.quantization.rounding import get_method, round_in_order, round_to_nearest
 from quantbench.quantization.writing import write_graph
 
-__all__ = ["Decision", "decide"]
+__all__ = ["Decider", "Decision"]
 
 Array = NDArray[Any]
 Feeds = Sequence[Mapping[str, Array]]
@@ -43,14 +44,17 @@ class Decision:
     weights: dict[str, QuantizedTensor] = field(default_factory=dict)
     shifts: dict[str, Array] = field(default_factory=dict)
 
+    def written(self, model: ir.Model) -> ir.Model:
+        """A copy of the graph that holds its tensors as decided."""
+        return write_graph(model, self.plan, self.weights, self.shifts)
 
-def decide(
-    model: ir.Model, recipe: Recipe, observations: Mapping[str, Observation], feeds: Feeds, limit: float
-) -> Decision:
-    """Plan a graph, round its weights and correct its biases.
 
-    Where the outputs on `feeds` are too far from the exact ones with all weights in 8 bits, the most harmful operations
-    get their float activations back. Of the weights that the recipe puts into fewer bits, the most harmful get 8.
+class Decider:
+    """Decides a graph again and again, with what is known of its exact self.
+
+    Where the search has a limit, codes are chosen, and biases corrected, on two thirds of the samples, and the outputs'
+    error is measured on the others, so that what does not carry over is not taken for good. Where the outputs are too
+    far from the exact ones with all weights in 8 bits, the most harmful operations get their float activations back.
 
     Args:
         model: a prepared graph; left as it is.
@@ -60,89 +64,73 @@ def decide(
         limit: the squared error of the outputs, as a share of their variance, that the search keeps to; 0 searches for
             nothing.
     """
-    if not limit or not feeds:
-        return _Graph(model, recipe, observations, feeds, ()).round((), ())
-    choosing = [feed for index, feed in enumerate(feeds) if index % _JUDGING != _JUDGING - 1]
-    graph = _Graph(model, recipe, observations, choosing, feeds[_JUDGING - 1 :: _JUDGING] or feeds)
-    narrow = frozenset(narrow_weights(graph.plan((), ())))
-    kept, wide = harmful_nodes(model, limit, lambda nodes: graph.nearest(nodes, narrow), graph.error_of)
-    if narrow:
-        return _mixed(graph, kept, narrow, limit, graph.error_of(wide))
-    return wide if recipe.weight_rounding == "nearest" else graph.round(kept, ())
-
-
-def _mixed(graph: _Graph, kept: Collection[str], narrow: frozenset[str], limit: float, floor: float) -> Decision:
-    """Round with as many of the `narrow` weights in few bits as keep to the limit, and no fewer than is asked."""
-    if graph.recipe.narrow_share == 1:
-        return graph.round(kept, ())
-    rounded, shifts = graph.codes(graph.plan(kept, ()), alone=True)
-    weights = candidates(graph.model, {name: rounded[name] for name in narrow}, shifts, graph.judge)
-    tried: dict[frozenset[str], Decision] = {}
-
-    def error_of(chosen: frozenset[str]) -> float:
-        if chosen not in tried:
-            tried[chosen] = graph.round(kept, narrow - chosen)
-        return graph.error_of(tried[chosen])
-
-    chosen = mix(weights, graph.recipe.narrow_share, limit, floor, error_of)
-    return tried[chosen] if chosen in tried else graph.round(kept, narrow - chosen)
-
-
-class _Graph:
-    """A graph that is decided again and again, with what is known of its exact self.
-
-    Codes are chosen, and biases corrected, on the `choosing` samples, and the outputs' error is measured on the others,
-    so that what does not carry over is not taken for good.
-    """
 
     def __init__(
-        self,
-        model: ir.Model,
-        recipe: Recipe,
-        observations: Mapping[str, Observation],
-        choosing: Feeds,
-        judging: Feeds,
+        self, model: ir.Model, recipe: Recipe, observations: Mapping[str, Observation], feeds: Feeds, limit: float
     ) -> None:
         self.model = model
-        self.recipe = recipe
-        self.feeds = choosing
+        self._recipe = recipe
         self._observations = observations
-        self._judging = judging
+        self._limit = limit if feeds else 0.0
+        judged = bool(self._limit)
+        self._feeds = [feed for index, feed in enumerate(feeds) if not judged or index % _JUDGING != _JUDGING - 1]
+        self._judging = feeds[_JUDGING - 1 :: _JUDGING] or feeds
+        self.narrow = frozenset(narrow_weights(self._plan((), ()))) if judged else frozenset()
 
     @cached_property
-    def judge(self) -> OutputError:
+    def _kept(self) -> tuple[list[str], Decision]:
+        """(nodes that stay in float, the decision with all weights in 8 bits)."""
+        return harmful_nodes(self.model, self._limit, lambda nodes: self._nearest(nodes, self.narrow), self.error_of)
+
+    @cached_property
+    def candidates(self) -> list[Candidate]:
+        """What each weight that could be narrow does to the outputs by itself."""
+        rounded, shifts = self._codes(self._plan(self._kept[0], ()), alone=True)
+        return candidates(self.model, {name: rounded[name] for name in sorted(self.narrow)}, shifts, self._judge)
+
+    def decide(self, narrow: Collection[str]) -> Decision:
+        """The decision in which, of the weights that could be, these are narrow."""
+        if not self._limit:
+            return self._round((), ())
+        kept, wide = self._kept
+        if not narrow and self._recipe.weight_rounding == "nearest":
+            return wide
+        return self._round(kept, self.narrow.difference(narrow))
+
+    @cached_property
+    def _judge(self) -> OutputError:
         """Knows the exact outputs."""
         return OutputError(self.model, self._judging)
 
     @cached_property
     def _means(self) -> dict[str, Array]:
-        return channel_means(self.model, self.feeds) if self.feeds and self.recipe.bias_correction else {}
+        return channel_means(self.model, self._feeds) if self._feeds and self._recipe.bias_correction else {}
 
-    def plan(self, kept: Collection[str], wide: Collection[str]) -> GraphPlan:
-        return plan_graph(self.model, self.recipe, self._observations, kept, wide)
+    def _plan(self, kept: Collection[str], wide: Collection[str]) -> GraphPlan:
+        return plan_graph(self.model, self._recipe, self._observations, kept, wide)
 
-    def nearest(self, kept: Collection[str], wide: Collection[str]) -> Decision:
+    def _nearest(self, kept: Collection[str], wide: Collection[str]) -> Decision:
         """Round every weight to nearest, with the nodes `kept` in float and the weights `wide` in 8 bits."""
-        plan = self.plan(kept, wide)
+        plan = self._plan(kept, wide)
         weights = round_to_nearest(self.model, plan)
         if not weights or not self._means:
             return Decision(plan, weights)
-        return Decision(plan, weights, bias_correction(self.model, plan, weights, self.feeds, self._means))
+        return Decision(plan, weights, bias_correction(self.model, plan, weights, self._feeds, self._means))
 
-    def round(self, kept: Collection[str], wide: Collection[str]) -> Decision:
+    def _round(self, kept: Collection[str], wide: Collection[str]) -> Decision:
         """The same by the method of the recipe."""
-        if self.recipe.weight_rounding == "nearest" or not self.feeds:
-            return self.nearest(kept, wide)
-        plan = self.plan(kept, wide)
-        return Decision(plan, *self.codes(plan))
+        if self._recipe.weight_rounding == "nearest" or not self._feeds:
+            return self._nearest(kept, wide)
+        plan = self._plan(kept, wide)
+        return Decision(plan, *self._codes(plan))
 
-    def codes(self, plan: GraphPlan, *, alone: bool = False) -> tuple[dict[str, QuantizedTensor], dict[str, Array]]:
+    def _codes(self, plan: GraphPlan, *, alone: bool = False) -> tuple[dict[str, QuantizedTensor], dict[str, Array]]:
         """(weights, shifts of biases) by the method of the recipe; `alone` as of `round_in_order`."""
-        recipe = self.recipe
+        recipe = self._recipe
         return round_in_order(
             self.model,
             plan,
-            self.feeds,
+            self._feeds,
             get_method(recipe.weight_rounding),
             shift=recipe.bias_correction,
             alone=alone,
@@ -151,4 +139,4 @@ class _Graph:
 
     def error_of(self, decision: Decision) -> float:
         """Squared error of the outputs over their variance; the worst output counts."""
-        return self.judge.of(write_graph(self.model, decision.plan, decision.weights, decision.shifts))
+        return self._judge.of(decision.written(self.model))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,16 @@ from quantbench.quantization.precision import Candidate, most_saved, share_with_
 from quantbench.quantization.writing import array_of, replace_array
 from quantbench.support import progress
 
-__all__ = ["candidates", "mix", "narrow_weights"]
+__all__ = ["candidates", "choose_narrow", "narrow_weights"]
 
 Array = NDArray[Any]
 
-_TRIALS = 5
-"""Mixes that are made and measured at most, while the errors of single weights are scaled to what they do together."""
-_CLOSE = 0.85
-"""Share of the limit above which a mix is not looked for a smaller one."""
+Weights = Mapping[str, Sequence[Candidate]]
+Narrow = Mapping[str, frozenset[str]]
+
+_TRIALS = 8
+_SMALLEST_STEP, _LARGEST_STEP = 1.4, 10.0
+"""By what a budget that was too large is divided at least and at most."""
 
 
 def narrow_weights(plan: GraphPlan) -> list[str]:
@@ -57,34 +59,45 @@ def candidates(
     return found
 
 
-def mix(
-    weights: list[Candidate], share: float, limit: float, floor: float, error_of: Callable[[frozenset[str]], float]
-) -> frozenset[str]:
-    """The weights to keep narrow: as many elements as the error allows, and at least the share.
+def choose_narrow(weights: Weights, share: float, budget: float, excess: Callable[[Narrow], float]) -> Narrow:
+    """The weights to keep narrow, as many elements as can be.
+
+    How much weights may harm together is not known beforehand: their errors do not quite add up, and what counts is
+    what they do to the answers. So a budget of errors is tried, and lowered by as much as it turned out too large.
 
     Args:
-        weights: what could be narrow.
-        share: of the elements, that has to be narrow whatever the error.
-        limit: the error that the outputs may have.
-        floor: the error with all weights in 8 bits.
-        error_of: makes the mix in which these weights are narrow and measures it.
+        weights: for each graph, what could be narrow.
+        share: of each graph's elements, that has to be narrow whatever it does.
+        budget: the error that the weights of a graph may cause together in the first choice.
+        excess: makes the choice and says by what factor its error is too large; at most 1 where it is not.
+
+    Returns:
+        For each graph the names of the weights that are narrow.
     """
-    least = frozenset(share_with_least_error(weights, share)) if share else frozenset()
-    best, budget = least, limit - floor
-    for _ in range(_TRIALS if budget > 0 else 0):
-        chosen = frozenset(most_saved(weights, budget))
-        if _elements(weights, chosen) <= _elements(weights, best):
+    least = {name: frozenset(share_with_least_error(each, share) if share else []) for name, each in weights.items()}
+    best, failed = least, 0.0
+    for _ in range(_TRIALS):
+        chosen = {name: _most(each, budget, least[name]) for name, each in weights.items()}
+        if all(_elements(each, chosen[name]) <= _elements(each, best[name]) for name, each in weights.items()):
             break
-        error = error_of(chosen)
-        if error <= limit:
+        spent = max(sum(each.error for each in own if each.name in chosen[name]) for name, own in weights.items())
+        over = excess(chosen)
+        if over > 1:
+            failed = min(spent, budget)
+            budget = failed / min(max(over, _SMALLEST_STEP), _LARGEST_STEP)
+        else:
             best = chosen
-            if error > _CLOSE * limit or len(chosen) == len(weights):
-                break
-        budget *= (limit - floor) / max(error - floor, 0.1 * (limit - floor))
+            budget = float(np.sqrt(budget * failed))  # 0 where nothing has failed: all is as large as it can be
     return best
 
 
-def _elements(weights: list[Candidate], chosen: frozenset[str]) -> int:
+def _most(weights: Sequence[Candidate], budget: float, least: frozenset[str]) -> frozenset[str]:
+    """As many elements as the budget allows, and no fewer than the least."""
+    chosen = frozenset(most_saved(weights, budget))
+    return chosen if _elements(weights, chosen) > _elements(weights, least) else least
+
+
+def _elements(weights: Sequence[Candidate], chosen: Collection[str]) -> int:
     return sum(candidate.elements for candidate in weights if candidate.name in chosen)
 
 

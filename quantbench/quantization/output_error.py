@@ -10,6 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from quantbench.graphs.batches import run_batches
+from quantbench.graphs.widen import widen_weights
 
 __all__ = ["OutputError"]
 
@@ -29,7 +30,11 @@ class OutputError:
         self._exact = _outputs(model, feeds)
 
     def of(self, model: ir.Model) -> float:
-        """Squared error of a graph's outputs over the exact outputs' variance; the worst float32 output counts."""
+        """Squared error of a graph's outputs over the exact outputs' variance; the worst float32 output counts.
+
+        Narrow weights of the graph are widened.
+        """
+        widen_weights(model)
         errors = [
             sum(float(np.square(new - old).sum()) for new, old in zip(changed, exact, strict=True))
             / max(sum(float(np.square(old - old.mean()).sum()) for old in exact), 1e-30)

@@ -57,6 +57,7 @@ class GraphPlan:
     tensors: plan by tensor name; a tensor that is not named stays in FP32.
     integer_nodes: names of the nodes that compute in integers.
     kept_in_float: names of the nodes that could, but do not, because calibration showed that it costs too much.
+    folded: names of the matrix operations that became part of the table of a lookup.
     equalized: the channels that were scaled against each other before anything was rounded.
     operands: by name of a matrix operation the block formats in which it reads its two operands, along the axis that it
         sums over; None for one that it reads as it is held.
@@ -67,6 +68,7 @@ class GraphPlan:
     tensors: dict[str, TensorPlan]
     integer_nodes: tuple[str, ...] = ()
     kept_in_float: tuple[str, ...] = ()
+    folded: tuple[str, ...] = ()
     equalized: tuple[Equalized, ...] = ()
     operands: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)
     accumulators: dict[str, tuple[str, int]] = field(default_factory=dict)
@@ -93,6 +95,8 @@ class Plan:
             lines.append(f"    {json.dumps(name)}: {{")
             lines.append(f'      "integer_nodes": {json.dumps(graph.integer_nodes)},')
             lines.append(f'      "kept_in_float": {json.dumps(graph.kept_in_float)},')
+            if graph.folded:
+                lines.append(f'      "folded": {json.dumps(graph.folded)},')
             if graph.equalized:
                 scaled = [f"        {json.dumps(asdict(each))}" for each in graph.equalized]
                 lines += ['      "equalized": [', ",\n".join(scaled), "      ],"]

@@ -50,6 +50,7 @@ class Recipe:
         granularity: tensor, channel, or block:N along the reduction axis (weights).
         calibrator: how ranges of integer activations are chosen.
         calibration_samples: how many of the reference's calibration samples to use; None takes them all.
+        tables: multiply tables of lookups by the matrix behind them where that leaves fewer weights.
         equalization: scale channels against each other so that one range suits all of a tensor's; None does where
             weights have a scale per tensor, which gains by it, and not where channels have scales of their own.
         weight_range: what the largest code of a weight stands for: the largest weight ("max"), or less where it lowers
@@ -76,6 +77,7 @@ class Recipe:
     granularity: str = "channel"
     calibrator: str = "mse"
     calibration_samples: int | None = None
+    tables: bool = False
     equalization: bool | None = None
     weight_range: str | None = None
     rounding: str | None = None
