@@ -33,6 +33,7 @@ from quantbench.quantization.manifest import (
 from quantbench.quantization.mixing import choose_narrow
 from quantbench.quantization.plan import Plan
 from quantbench.quantization.planning import check_rules, integer_placement
+from quantbench.quantization.precision import share_with_least_error
 from quantbench.quantization.recipe import Recipe
 from quantbench.quantization.rules import within_rules
 from quantbench.quantization.transforms import Equalized, equalize, fold_tables
@@ -137,7 +138,7 @@ def _decisions(
     feeds: Feeds,
     agreement: Agreement,
 ) -> dict[str, Decision]:
-    """Decide every graph; where weights could be narrow, as many as the answers bear."""
+    """Decide every graph; of the weights that could be narrow, as many as the recipe asks or the answers bear."""
     target = reference.quality.target_ratio if recipe.target_ratio is None else recipe.target_ratio
     limit = (1 - target) / 2 if recipe.output_error is None else recipe.output_error
     deciders = {name: Decider(model, recipe, seen.get(name, {}), feeds[name], limit) for name, model in models.items()}
@@ -160,7 +161,10 @@ def _decisions(
         return max(deciders[name].error_of(each) for name, each in decisions.items()) / limit
 
     weights = {name: decider.candidates for name, decider in deciders.items()}
-    return decided(choose_narrow(weights, recipe.narrow_share, _BUDGET * (1 - target), excess))
+    if recipe.narrow_share:
+        share = recipe.narrow_share
+        return decided({name: frozenset(share_with_least_error(each, share)) for name, each in weights.items()})
+    return decided(choose_narrow(weights, _BUDGET * (1 - target), excess))
 
 
 def _observations_key(

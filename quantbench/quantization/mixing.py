@@ -15,7 +15,7 @@ from quantbench.quantization.affine import dequantize
 from quantbench.quantization.output_error import OutputError
 from quantbench.quantization.placement import weight_uses
 from quantbench.quantization.plan import GraphPlan
-from quantbench.quantization.precision import Candidate, most_saved, share_with_least_error
+from quantbench.quantization.precision import Candidate, most_saved
 from quantbench.quantization.writing import array_of, replace_array
 from quantbench.support import progress
 
@@ -59,7 +59,7 @@ def candidates(
     return found
 
 
-def choose_narrow(weights: Weights, share: float, budget: float, excess: Callable[[Narrow], float]) -> Narrow:
+def choose_narrow(weights: Weights, budget: float, excess: Callable[[Narrow], float]) -> Narrow:
     """The weights to keep narrow, as many elements as can be.
 
     How much weights may harm together is not known beforehand: their errors do not quite add up, and what counts is
@@ -67,17 +67,16 @@ def choose_narrow(weights: Weights, share: float, budget: float, excess: Callabl
 
     Args:
         weights: for each graph, what could be narrow.
-        share: of each graph's elements, that has to be narrow whatever it does.
         budget: the error that the weights of a graph may cause together in the first choice.
         excess: makes the choice and says by what factor its error is too large; at most 1 where it is not.
 
     Returns:
         For each graph the names of the weights that are narrow.
     """
-    least = {name: frozenset(share_with_least_error(each, share) if share else []) for name, each in weights.items()}
-    best, failed = least, 0.0
+    best: Narrow = {name: frozenset() for name in weights}
+    failed = 0.0
     for _ in range(_TRIALS):
-        chosen = {name: _most(each, budget, least[name]) for name, each in weights.items()}
+        chosen = {name: frozenset(most_saved(each, budget)) for name, each in weights.items()}
         if all(_elements(each, chosen[name]) <= _elements(each, best[name]) for name, each in weights.items()):
             break
         spent = max(sum(each.error for each in own if each.name in chosen[name]) for name, own in weights.items())
@@ -89,12 +88,6 @@ def choose_narrow(weights: Weights, share: float, budget: float, excess: Callabl
             best = chosen
             budget = float(np.sqrt(budget * failed))  # 0 where nothing has failed: all is as large as it can be
     return best
-
-
-def _most(weights: Sequence[Candidate], budget: float, least: frozenset[str]) -> frozenset[str]:
-    """As many elements as the budget allows, and no fewer than the least."""
-    chosen = frozenset(most_saved(weights, budget))
-    return chosen if _elements(weights, chosen) > _elements(weights, least) else least
 
 
 def _elements(weights: Sequence[Candidate], chosen: Collection[str]) -> int:

@@ -65,8 +65,8 @@ class Recipe:
         accumulator: format of the running sum of Conv, Gemm and MatMul where activations are floats; None keeps it in
             float32. Slow: an accumulator that no processor has is emulated sum by sum (`graphs.accumulators`).
         accumulator_chunk: products that are added in float32 before the running sum takes them and is rounded.
-        narrow_share: where the weights' format has fewer than 8 bits, at least this share of their elements gets it,
-            and more while `output_error` allows; the layers that it would harm most get 8 bits.
+        narrow_share: where the weights' format has fewer than 8 bits, the share of their elements that gets it, those
+            that harm the outputs least; the others get 8 bits. 0 takes as many as are expected to hold the target.
         seed: of every random choice.
         layers: exceptions, the last match counts.
     """
