@@ -54,7 +54,7 @@ _CHANGED = 3.0
 """Answers that may change for each that may be lost: one changes to the better, or from wrong to wrong, about as often
 as to the worse."""
 _BUDGET = 4.0
-"""Squared error of the outputs over their variance, in units of 1 − target, that narrow weights are allowed at first."""
+"""Squared error of the outputs over their variance, in units of 1 − target, that narrow weights may cause at first."""
 _INPUT_BYTES = 1 << 28
 """Prepared inputs to hold; what does not fit is prepared again."""
 

@@ -161,8 +161,8 @@ def _weight_plan(model: ir.Model, name: str, use: WeightUse | None, recipe: Reci
     middle = (smallest + largest + 1) // 2
     amplitude = recipe.weight_amplitude
     rule = f"{'max|w|' if amplitude == 'max' else 'amplitude of least squared error'}/{largest - middle}"
-    if recipe.rounding != "nearest":
-        rule = f"by {recipe.rounding}"
+    if recipe.weight_rounding != "nearest":
+        rule = f"by {recipe.weight_rounding}"
     if not wide and recipe.block_size and use.reduction_axis is not None and shape[use.reduction_axis] > 1:
         return TensorPlan(
             "weight", weights.name, rule, middle, use.reduction_axis, recipe.block_size, amplitude=amplitude
