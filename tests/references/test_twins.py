@@ -8,6 +8,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
+from quantbench.evaluation.metrics import box_agreement
 from quantbench.graphs.load import check, prepare
 from quantbench.references.generators import mobilenet_twin, resnet50_twin, ssd_mobilenet_twin, ssd_resnet34_twin
 from quantbench.references.generators._scenes import MOTIFS, draw_scene, training_batch
@@ -183,8 +184,29 @@ def expose(model, *names):
     return copy
 
 
-def test_ssd_mobilenet_suppresses_as_defined_for_each_image_of_a_batch():
-    model = ssd_mobilenet_twin.draw(1, width=0.25, samples=3, motifs=3)
+@pytest.fixture(scope="module")
+def detector():
+    """SSD-MobileNet of a quarter of the width that has learnt three motifs."""
+    return ssd_mobilenet_twin.draw(1, width=0.25, samples=3, motifs=3)
+
+
+def test_a_detector_finds_a_motifs_objects_in_pictures_that_it_has_not_learnt_from(detector):
+    """What it is sure of in one variation is much more often in the others than in another motif."""
+    pictures = [unseen(motif, number, 300) for motif in range(3) for number in range(4)]
+    images = np.stack(pictures).transpose(0, 2, 3, 1).astype(np.uint8)
+    count, boxes, scores, classes = run(detector, images)
+    rows = [
+        np.concatenate([boxes[k], scores[k, :, None], classes[k, :, None]], axis=1)[: int(count[k])] for k in range(12)
+    ]
+    assert all((each[:, 4] > 0.5).any() for each in rows)
+    pairs = [(k, k // 4 * 4 + (k + 1) % 4) for k in range(12)]
+    alike = box_agreement.measure([rows[other] for _, other in pairs], [rows[k] for k, _ in pairs]).value
+    unlike = box_agreement.measure([rows[(k + 4) % 12] for k in range(12)], rows).value
+    assert alike > 0.15 and alike > 10 * unlike
+
+
+def test_ssd_mobilenet_suppresses_as_defined_for_each_image_of_a_batch(detector):
+    model = detector
     check(model, "ssd-mobilenet-twin")
     outputs = ["num_detections:0", "detection_boxes:0", "detection_scores:0", "detection_classes:0"]
     assert [value.name for value in model.graph.input] == ["image_tensor:0"]
