@@ -94,7 +94,9 @@ def columns(net: Network, x: Tensor, start: int, end: int, name: str) -> Tensor:
 
 
 def _draw_object(rng: np.random.Generator, heads: Sequence[ClassHead], classes: int) -> _Object:
-    number = int(rng.integers(len(heads)))
+    """Any default box is as likely as any other, so most objects are small, as in photographs."""
+    boxes = np.array([head.grid**2 * head.shapes for head in heads])
+    number = int(rng.choice(len(heads), p=boxes / boxes.sum()))
     head = heads[number]
     channel = head.channel(int(rng.integers(head.shapes)), int(rng.integers(1, classes)))
     return _Object(number, int(rng.integers(head.grid**2)), channel)
