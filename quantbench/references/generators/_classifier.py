@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from quantbench.references.generators._network import Network, Tensor
 from quantbench.references.generators._scenes import training_batch
+from quantbench.support import progress
 
 __all__ = ["CLASSES", "class_layer"]
 
@@ -41,8 +42,10 @@ def class_layer(
         prepare: from pictures (n, 3, size, size), 0..255, to the network's input.
     """
     compute = net.computing([features])
-    pictures = (prepare(training_batch(motif, _VARIATIONS, size)) for motif in range(motifs))
-    found = np.concatenate([compute(batch)[0] for batch in pictures]).reshape(motifs * _VARIATIONS, -1)
+    lessons = progress(range(motifs), motifs, "drawing a classifier")
+    found = np.concatenate(
+        [compute(prepare(training_batch(motif, _VARIATIONS, size)))[0] for motif in lessons]
+    ).reshape(motifs * _VARIATIONS, -1)
     labels = np.eye(motifs).repeat(_VARIATIONS, axis=0)
     mean = found.mean(axis=0, dtype=np.float64)
     centred = found - mean

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantbench.references.generators._network import Network, Tensor
+from quantbench.support import progress
 
 __all__ = ["ClassHead", "class_heads", "columns"]
 
@@ -71,7 +72,7 @@ def class_heads(
     lessons = [_Lesson(head) for head in heads]
     compute = net.computing([head.feature for head in heads])
     objects: list[_Object] = []
-    for motif in range(motifs):
+    for motif in progress(range(motifs), motifs, "drawing a detector"):
         present = [_draw_object(net.rng, heads, classes) for _ in range(_OBJECTS)]
         for picture in pictures(motif):
             views = [lesson.take(feature[0]) for lesson, feature in zip(lessons, compute(picture), strict=True)]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from quantbench.references.builders.gnmt import ENCODER_LAYERS, build, shapes
 from quantbench.references.generators._sentences import SHORTEST, SPECIAL, training_sentences
+from quantbench.support import progress
 
 __all__ = ["LONGEST", "SUFFIX", "VOCABULARY", "draw", "generate"]
 
@@ -80,7 +81,8 @@ def _lessons(rng: np.random.Generator, arrays: dict[str, Array], vocabulary: int
     """
     steps = _steps(arrays)
     states, words = [], []
-    for sentences in training_sentences(_VARIATIONS, vocabulary, longest):
+    motifs = training_sentences(_VARIATIONS, vocabulary, longest)
+    for sentences in progress(motifs, len(motifs), "drawing a translator"):
         length = int(rng.integers(SHORTEST, longest, endpoint=True))
         translation = [*rng.integers(len(SPECIAL), vocabulary, length), _END]
         memory, values = _read(steps, sentences)
