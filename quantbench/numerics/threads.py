@@ -16,20 +16,28 @@ PARALLEL_FROM = 1 << 19
 
 
 def share(size: int, chunk: int, threads: int | None, work: Callable[[int, int], Any]) -> None:
-    """Call work(first, last) over 0..size, one run of whole chunks a thread; the caller's thread takes the first."""
+    """Call work(first, last) for every chunk of 0..size (a last one may be shorter), on at most so many threads.
+
+    The caller's thread begins at once and takes what the others, which may be slow to wake, have not taken yet.
+    """
     if threads is None:
         threads = cores() if size >= PARALLEL_FROM else 1
     workers = max(1, min(threads, math.ceil(size / chunk)))
     if workers == 1:
         work(0, size)
         return
-    step = math.ceil(math.ceil(size / chunk) / workers) * chunk
-    starts = range(0, size, step)
+    starts = iter(range(0, size, chunk))  # handing out the next is one step of the interpreter
+
+    def take() -> None:
+        for start in starts:
+            work(start, min(start + chunk, size))
+
     pool = _pool(os.getpid(), workers - 1)
-    others = [pool.submit(work, start, min(start + step, size)) for start in starts[1:]]
-    work(0, min(step, size))
+    others = [pool.submit(take) for _ in range(workers - 1)]
+    take()
     for other in others:
-        other.result()
+        if not other.cancel():  # it has begun
+            other.result()
 
 
 def cores() -> int:
