@@ -18,7 +18,7 @@ Array = NDArray[Any]
 
 _SHIFT = 17  # keeps the sign, 8 exponent bits and 6 leading mantissa bits of a float32
 BINS = 1 << (32 - _SHIFT)
-_BLOCK = 1 << 12  # values that are counted before their extremes are looked for
+_BLOCK = 1 << 10  # values that are counted before their extremes are looked for
 _CAPACITY = 1 << 31  # values that 32-bit counters may take before they are emptied
 
 
@@ -73,7 +73,7 @@ class Histogram:
         for start in range(0, flat.size, _CAPACITY):
             part = flat[start : start + _CAPACITY]
             counters = _counters()
-            keys = _count(part.view(np.int32), counters)
+            keys = _count(part.view(np.int32), part.view(np.uint32), *counters)
             minimum, maximum = _of_keys(keys)
             with self._lock:
                 _empty_into(counters, *keys, self._total)
@@ -106,25 +106,34 @@ def _counters() -> NDArray[np.uint32]:
 
 
 @numba.njit(nogil=True, cache=True)
-def _count(patterns: NDArray[np.int32], counts: NDArray[np.uint32]) -> tuple[int, int]:
-    """Count bit patterns into four interleaved rows; returns the keys of the smallest and the largest value.
+def _count(
+    patterns: NDArray[np.int32],
+    bits: NDArray[np.uint32],
+    row0: NDArray[np.uint32],
+    row1: NDArray[np.uint32],
+    row2: NDArray[np.uint32],
+    row3: NDArray[np.uint32],
+) -> tuple[int, int]:
+    """Count bit patterns into interleaved rows; returns the keys of the smallest and the largest value.
 
     A key is an int32 that orders as the value does: the pattern, with the magnitude of negative values flipped.
+    Unsigned indices spare the test for negative ones, and plain loops over the part are vectorized.
     """
     smallest, largest = np.int32(2**31 - 1), np.int32(-(2**31))
     for start in range(0, patterns.size, _BLOCK):  # short enough to be in the cache when it is read again
-        block = patterns[start : start + _BLOCK]
-        bits = block.view(np.uint32)
-        whole = bits.size // 4 * 4
-        for i in range(0, whole, 4):
-            counts[0, bits[i] >> np.uint32(_SHIFT)] += np.uint32(1)
-            counts[1, bits[i + 1] >> np.uint32(_SHIFT)] += np.uint32(1)
-            counts[2, bits[i + 2] >> np.uint32(_SHIFT)] += np.uint32(1)
-            counts[3, bits[i + 3] >> np.uint32(_SHIFT)] += np.uint32(1)
-        for i in range(whole, bits.size):
-            counts[0, bits[i] >> np.uint32(_SHIFT)] += np.uint32(1)
-        for pattern in block:
-            key = pattern ^ ((pattern >> np.int32(31)) & np.int32(0x7FFFFFFF))
+        end = min(start + _BLOCK, patterns.size)
+        first, fours = np.uint64(start), np.uint64((end - start) // 4)
+        for four in range(fours):
+            i = first + np.uint64(four) * np.uint64(4)
+            row0[bits[i] >> np.uint32(_SHIFT)] += np.uint32(1)
+            row1[bits[i + np.uint64(1)] >> np.uint32(_SHIFT)] += np.uint32(1)
+            row2[bits[i + np.uint64(2)] >> np.uint32(_SHIFT)] += np.uint32(1)
+            row3[bits[i + np.uint64(3)] >> np.uint32(_SHIFT)] += np.uint32(1)
+        for j in range(start + (end - start) // 4 * 4, end):
+            row0[bits[j] >> np.uint32(_SHIFT)] += np.uint32(1)
+        part = patterns[start:end]
+        for j in range(part.size):
+            key = part[j] ^ ((part[j] >> np.int32(31)) & np.int32(0x7FFFFFFF))
             smallest, largest = min(smallest, key), max(largest, key)
     return int(smallest), int(largest)
 
