@@ -15,7 +15,7 @@ from quantbench.graphs.code_shifts import scaled_and_shifted
 from quantbench.graphs.edit import constant, only_user
 from quantbench.graphs.exact import stays_exact
 
-__all__ = ["Placement", "WeightUse", "place_activations", "weight_uses"]
+__all__ = ["Placement", "WeightUse", "joins", "place_activations", "weight_uses"]
 
 _LINEAR = {"Conv", "Gemm", "MatMul"}
 """Multiply by constant weights in integers."""
@@ -132,7 +132,7 @@ def place_activations(model: ir.Model, skip: Iterable[str] = ()) -> Placement:
                 nodes.add(node.name)
                 carried.add(_after_activation(node.outputs[0], nodes))
                 changed = True
-            elif node.op_type in _MOVING and node.outputs[0] in carried and _comes_from(node.inputs[0], nodes):
+            elif node.op_type in _MOVING and node.outputs[0] in carried and _comes_from(node, nodes):
                 source = node.inputs[0]
                 assert source is not None
                 nodes.add(node.name)
@@ -145,6 +145,12 @@ def place_activations(model: ir.Model, skip: Iterable[str] = ()) -> Placement:
         tensors=tuple(value.name or "" for value in everything if value in carried),
         tied={value.name or "": source.name or "" for value, source in tied.items()},
     )
+
+
+def joins(node: ir.Node, before: ir.Node) -> bool:
+    """Whether `node` is an activation, a scale or a shift that vanishes where `before` computes in integers."""
+    value = before.outputs[0]
+    return only_user(value) is node and _vanishes(node, value) and before.op_type not in _MOVING
 
 
 def _axes(node: ir.Node, rank: int) -> tuple[int, int | None]:
@@ -186,11 +192,16 @@ def _after_activation(value: ir.Value, nodes: set[str | None]) -> ir.Value:
     """`value`, or what the activations, scales and shifts behind it make of it, each its only reader; they then count
     as integer."""
     user = only_user(value)
-    while user is not None and (_bounds(user, value) or scaled_and_shifted(user, value) is not None):
+    while user is not None and _vanishes(user, value):
         nodes.add(user.name)
         value = user.outputs[0]
         user = only_user(value)
     return value
+
+
+def _vanishes(node: ir.Node, value: ir.Value) -> bool:
+    """Whether what the node does to `value` can be done by the parameters of its codes."""
+    return _bounds(node, value) or scaled_and_shifted(node, value) is not None
 
 
 def _bounds(node: ir.Node, value: ir.Value) -> bool:
@@ -211,6 +222,15 @@ def _all_carried(node: ir.Node, carried: set[ir.Value]) -> bool:
     )
 
 
-def _comes_from(value: ir.Value | None, nodes: set[str | None]) -> bool:
+def _comes_from(node: ir.Node, nodes: set[str | None]) -> bool:
+    """Whether the node moves codes that an integer operation makes for it alone. A pool has a fast kernel for codes
+    only in the layout in which convolutions give them."""
+    value = node.inputs[0]
     producer = None if value is None else value.producer()
-    return producer is not None and producer.name in nodes and only_user(value) is not None  # type: ignore[arg-type]
+    if value is None or producer is None or producer.name not in nodes or only_user(value) is None:
+        return False
+    if node.op_type != "MaxPool":
+        return True
+    while producer is not None and producer.op_type in (*_ACTIVATIONS, "MaxPool") and producer.inputs[0] is not None:
+        producer = producer.inputs[0].producer()
+    return producer is not None and producer.op_type == "Conv"

@@ -57,6 +57,7 @@ class GraphPlan:
     tensors: plan by tensor name; a tensor that is not named stays in FP32.
     integer_nodes: names of the nodes that compute in integers.
     kept_in_float: names of the nodes that could, but do not, because calibration showed that it costs too much.
+    faster_in_float: names of the nodes that could, but do not, because integers take longer there.
     folded: names of the matrix operations that became part of the table of a lookup.
     equalized: the channels that were scaled against each other before anything was rounded.
     operands: by name of a matrix operation the block formats in which it reads its two operands, along the axis that it
@@ -68,6 +69,7 @@ class GraphPlan:
     tensors: dict[str, TensorPlan]
     integer_nodes: tuple[str, ...] = ()
     kept_in_float: tuple[str, ...] = ()
+    faster_in_float: tuple[str, ...] = ()
     folded: tuple[str, ...] = ()
     equalized: tuple[Equalized, ...] = ()
     operands: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)
@@ -95,6 +97,7 @@ class Plan:
             lines.append(f"    {json.dumps(name)}: {{")
             lines.append(f'      "integer_nodes": {json.dumps(graph.integer_nodes)},')
             lines.append(f'      "kept_in_float": {json.dumps(graph.kept_in_float)},')
+            lines.append(f'      "faster_in_float": {json.dumps(graph.faster_in_float)},')
             if graph.folded:
                 lines.append(f'      "folded": {json.dumps(graph.folded)},')
             if graph.equalized:

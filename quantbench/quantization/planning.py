@@ -20,6 +20,7 @@ from quantbench.quantization.code_grids import on_grid
 from quantbench.quantization.placement import Placement, WeightUse, place_activations, weight_uses
 from quantbench.quantization.plan import GraphPlan, TensorPlan
 from quantbench.quantization.recipe import Recipe
+from quantbench.quantization.worthwhile import slower_in_integers
 
 __all__ = ["check_rules", "integer_placement", "plan_graph"]
 
@@ -56,6 +57,10 @@ def plan_graph(
         InputError: the recipe asks for what the graph does not have.
     """
     placement = integer_placement(model, recipe, kept)
+    faster: tuple[str, ...] = ()
+    if recipe.placement == "fast" and get_format(recipe.activation_format).bits == 8:
+        faster = slower_in_integers(model, placement, observations)
+        placement = integer_placement(model, recipe, {*kept, *faster})
     uses = weight_uses(model)
     operands = _operand_formats(model, recipe)
     tensors: dict[str, TensorPlan] = {}
@@ -74,7 +79,7 @@ def plan_graph(
     tensors |= _activation_plans(model, recipe, placement, observations)
     kept_in_float = tuple(node.name or "" for node in model.graph if node.name in kept)
     accumulators = _accumulator_formats(model, recipe, placement)
-    return GraphPlan(tensors, placement.nodes, kept_in_float, operands=operands, accumulators=accumulators)
+    return GraphPlan(tensors, placement.nodes, kept_in_float, faster, operands=operands, accumulators=accumulators)
 
 
 def check_rules(models: Mapping[str, ir.Model], recipe: Recipe) -> None:

@@ -26,6 +26,7 @@ __all__ = ["LayerRule", "Recipe", "load_recipe"]
 
 _STRICT = ConfigDict(extra="forbid")
 _WEIGHT_RANGES = ("max", "mse")
+_PLACEMENTS = ("fast", "everywhere")
 _RECIPES = Path(__file__).parent / "recipes"
 
 
@@ -67,6 +68,8 @@ class Recipe:
         accumulator_chunk: products that are added in float32 before the running sum takes them and is rounded.
         narrow_share: where the weights' format has fewer than 8 bits, the share of their elements that gets it, those
             that harm the outputs least; the others get 8 bits. 0 takes as many as are expected to hold the target.
+        placement: "fast" leaves operations in float where 8-bit integers, with the conversions to and from them, take
+            longer on a CPU (`costs`); "everywhere" computes in integers whatever has an integer kernel.
         seed: of every random choice.
         layers: exceptions, the last match counts.
     """
@@ -87,6 +90,7 @@ class Recipe:
     accumulator: str | None = None
     accumulator_chunk: int = 16
     narrow_share: float = 0.8
+    placement: str = "fast"
     seed: int = 0
     layers: tuple[LayerRule, ...] = ()
 
@@ -98,6 +102,8 @@ class Recipe:
         _ = self.block_size
         if self.weight_range not in (None, *_WEIGHT_RANGES):
             raise InputError(f"unknown weight_range {self.weight_range!r}; use {' or '.join(_WEIGHT_RANGES)}")
+        if self.placement not in _PLACEMENTS:
+            raise InputError(f"unknown placement {self.placement!r}; use {' or '.join(_PLACEMENTS)}")
         if self.target_ratio is not None and not 0 < self.target_ratio <= 1:
             raise InputError(f"the target ratio must be above 0 and at most 1, not {self.target_ratio}")
         if not 0 <= self.narrow_share <= 1:

@@ -1,0 +1,145 @@
+"""Which operations compute faster in float, the conversions between float and integers counted: a minimum cut.
+
+Every operation that could compute in integers is on one of two sides. A tensor whose maker and reader are on different
+sides is converted, once, however many read it. The cheapest division is the minimum cut of a graph whose edges are
+these costs (Kolmogorov and Zabih, "What energy functions can be minimized via graph cuts?", 2004: two labels, and
+unequal neighbours cost more than equal ones).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+
+import numpy as np
+import onnx_ir as ir
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import breadth_first_order, maximum_flow
+
+from quantbench.calibration import Observation
+from quantbench.quantization.costs import cost_of, crossing
+from quantbench.quantization.placement import Placement, joins
+
+__all__ = ["slower_in_integers"]
+
+_GAIN = 0.1
+"""Share of the time that float operations have to save; else all stay in integers."""
+_UNIT = 10.0
+"""Nanoseconds; the flow is in whole numbers."""
+_NEVER = 1 << 30
+_INTEGER, _FLOAT = "<integers>", "<float>"
+_GIVE_FLOAT = {"Gemm", "MatMul"}
+"""Read codes and give float32: their accumulators are scaled, and not rounded to codes again."""
+
+
+def slower_in_integers(
+    model: ir.Model, placement: Placement, observations: Mapping[str, Observation]
+) -> tuple[str, ...]:
+    """The nodes of a placement that had better stay in float, in the order of the graph.
+
+    Args:
+        model: a prepared graph.
+        placement: the nodes that could compute in integers.
+        observations: of its tensors; they say how large each is.
+    """
+    sizes = _sizes(model, placement, observations)
+    sides = _sides(model, set(placement.nodes))
+    cut = _Cut()
+    integers = 0.0
+    for node in model.graph:
+        side = sides.get(node.name or "")
+        if side is None:
+            continue
+        cost = cost_of(node, _size(node.inputs[0], sizes), _size(node.outputs[0], sizes))
+        cut.edge(_INTEGER, side, cost.in_float)
+        cut.edge(side, _FLOAT, cost.in_integers)
+        integers += cost.in_integers
+    for value in [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]:
+        maker = value.producer()
+        made = _FLOAT if maker is None or maker.op_type in _GIVE_FLOAT else sides.get(maker.name or "", _FLOAT)
+        readers = {sides.get(reader.name or "", _FLOAT) for reader, _ in value.uses()}
+        if value.is_graph_output():
+            readers.add(_FLOAT)
+        if readers <= {made}:
+            continue
+        conversion = crossing(_size(value, sizes))
+        codes, reals = f"codes of {value.name}", f"{value.name}"
+        cut.edge(codes, made, conversion)
+        cut.edge(made, reals, conversion)
+        for reader_side in readers:
+            cut.edge(reader_side, codes, _NEVER)
+            cut.edge(reals, reader_side, _NEVER)
+        integers += conversion * ((made == _FLOAT and readers != {_FLOAT}) or (made != _FLOAT and _FLOAT in readers))
+    cheapest, in_integers = cut.solve()
+    if cheapest > (1 - _GAIN) * integers:
+        return ()
+    return tuple(name for name in placement.nodes if sides[name] not in in_integers)
+
+
+class _Cut:
+    """A directed graph between `_INTEGER` and `_FLOAT`, and its minimum cut."""
+
+    def __init__(self) -> None:
+        self._vertices = {_INTEGER: 0, _FLOAT: 1}
+        self._edges: dict[tuple[int, int], float] = {}
+
+    def edge(self, source: str, target: str, cost: float) -> None:
+        """What it costs when `source` is on the side of integers and `target` is not."""
+        if source != target and source != _FLOAT and cost:
+            pair = (self._vertex(source), self._vertex(target))
+            self._edges[pair] = self._edges.get(pair, 0.0) + cost
+
+    def solve(self) -> tuple[float, set[str]]:
+        """(cost of the minimum cut, the vertices on the side of integers: as few as can be)."""
+        rows, columns = (np.array([pair[k] for pair in self._edges], np.int32) for k in (0, 1))
+        costs = np.array([min(round(cost / _UNIT), _NEVER) for cost in self._edges.values()], np.int32)
+        size = len(self._vertices)
+        capacity = csr_array((costs, (rows, columns)), shape=(size, size))
+        found = maximum_flow(capacity, 0, 1)
+        left = csr_array(capacity - found.flow)
+        left.eliminate_zeros()
+        reached = {int(index) for index in breadth_first_order(left, 0, return_predecessors=False)}
+        return found.flow_value * _UNIT, {name for name, index in self._vertices.items() if index in reached}
+
+    def _vertex(self, name: str) -> int:
+        return self._vertices.setdefault(name, len(self._vertices))
+
+
+def _sides(model: ir.Model, placed: set[str]) -> dict[str, str]:
+    """For each placed node the one that decides its side: an activation goes with what it follows."""
+    sides: dict[str, str] = {}
+    for node in model.graph:
+        name = node.name or ""
+        if name not in placed:
+            continue
+        before = node.inputs[0].producer() if node.inputs[0] is not None else None
+        follows = before is not None and before.name in sides and joins(node, before)
+        sides[name] = sides[before.name or ""] if follows and before is not None else name
+    return sides
+
+
+def _sizes(model: ir.Model, placement: Placement, observations: Mapping[str, Observation]) -> dict[str, float]:
+    """Elements of each tensor for one sample, as far as a tensor of known shape says how many samples there were."""
+    values = {value.name: value for value in model.graph.inputs}
+    values |= {output.name: output for node in model.graph for output in node.outputs}
+    totals = {name: float(seen.counts.sum()) for name, seen in observations.items()}
+    for moved, source in placement.tied.items():
+        totals.setdefault(moved, totals.get(source, 0.0))
+    samples = [
+        total / prod(shape[1:])
+        for name, total in totals.items()
+        if name in values and (shape := _known(values[name])) is not None
+    ]
+    return {name: total / max(min(samples, default=1.0), 1.0) for name, total in totals.items()}
+
+
+def _known(value: ir.Value) -> tuple[int, ...] | None:
+    """The shape of a tensor whose axes, but the first, have known sizes; -1 stands for the first."""
+    if value.shape is None or value.shape.rank() < 2:
+        return None
+    sizes = [size if isinstance(size, int) else -1 for size in value.shape]
+    return (-1, *sizes[1:]) if all(size > 0 for size in sizes[1:]) else None
+
+
+def _size(value: ir.Value | None, sizes: Mapping[str, float]) -> float:
+    return sizes.get(value.name or "", 0.0) if value is not None else 0.0

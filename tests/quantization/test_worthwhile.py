@@ -1,0 +1,91 @@
+"""Where integers pay: the cut is the best of all divisions, tried one by one, and large enough to be worth it."""
+
+from __future__ import annotations
+
+from itertools import pairwise, product
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from onnx_models import graph, normal
+
+from quantbench.calibration import Observation
+from quantbench.graphs.load import prepare
+from quantbench.quantization.costs import cost_of, crossing
+from quantbench.quantization.placement import place_activations
+from quantbench.quantization.worthwhile import slower_in_integers
+
+SAMPLES = 3
+
+
+def prepared(channels: list[int], lines: str, size: int, **weights: np.ndarray) -> ir.Model:
+    for index, (before, after) in enumerate(pairwise(channels)):
+        weights |= {f"w{index}": normal(after, before, 1, 1), f"d{index}": normal(before, 1, 3, 3)}
+    text = f"g (float[n,{channels[0]},{size},{size}] x) => (float[n,a,b,c] y) {{ {lines} }}"
+    return prepare(graph(text, **weights))
+
+
+def elements(model: ir.Model) -> dict[str, int]:
+    values = [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]
+    return {value.name or "": int(np.prod([size for size in value.shape if isinstance(size, int)])) for value in values}
+
+
+def observed(model: ir.Model) -> dict[str, Observation]:
+    """As if each tensor had been counted over some samples."""
+    return {
+        name: Observation(0.0, 1.0, np.array([count * SAMPLES], np.uint64)) for name, count in elements(model).items()
+    }
+
+
+def best(model: ir.Model, names: list[str]) -> tuple[float, float, set[str]]:
+    """(cost of the best division, cost with all in integers, what it leaves in float), by trying them all."""
+    sizes = elements(model)
+    nodes = {node.name or "": node for node in model.graph}
+    ends = {name: (nodes[name].inputs[0].name, nodes[name].outputs[0].name) for name in names}
+    costs = {name: cost_of(nodes[name], sizes[taken], sizes[given]) for name, (taken, given) in ends.items()}
+    found = []
+    for choice in product((True, False), repeat=len(names)):
+        integer = dict(zip(names, choice, strict=True))
+        total = sum(costs[name].in_integers if integer[name] else costs[name].in_float for name in names)
+        for value in [*model.graph.inputs, *(node.outputs[0] for node in model.graph)]:
+            maker = value.producer()
+            made = maker is not None and integer.get(maker.name or "", False)
+            readers = [integer.get(reader.name or "", False) for reader, _ in value.uses()]
+            readers += [False] if value.is_graph_output() else []
+            converted = (made and not all(readers)) or (not made and any(readers))
+            total += crossing(sizes[value.name or ""]) * converted
+        found.append((total, {name for name in names if not integer[name]}))
+    return min(found, key=lambda each: each[0])[0], found[0][0], min(found, key=lambda each: each[0])[1]
+
+
+@pytest.mark.parametrize("size", [4, 14, 56])
+@pytest.mark.parametrize(
+    ("channels", "lines"),
+    [
+        ([16, 16], "a = Conv <group=16, pads=[1,1,1,1]> (x, d0)  y = Conv(a, w0)"),
+        ([8, 96, 96], "a = Conv(x, w0)  b = Conv(a, w1)  c = Conv <group=96, pads=[1,1,1,1]> (b, d1)  y = Add(c, a)"),
+        ([64, 64, 64], "a = Conv(x, w0)  h = HardSwish(a)  b = Conv(h, w1)  s = Softplus(b)  y = Conv(s, w1)"),
+        ([24, 24], "a = Conv <group=24> (x, d0)  b = Conv <group=24> (a, d0)  y = Conv <group=24> (b, d0)"),
+    ],
+)
+def test_the_cut_is_the_best_division(channels: list[int], lines: str, size: int):
+    model = prepared(channels, lines, size)
+    placement = place_activations(model)
+    names = list(placement.nodes)
+    cheapest, all_integers, left = best(model, names)
+    found = set(slower_in_integers(model, placement, observed(model)))
+    assert found == (left if cheapest <= 0.9 * all_integers else set())
+
+
+def test_depthwise_layers_of_few_channels_are_faster_in_float_and_wide_dense_ones_are_not():
+    """As docs/kernels.md has it; the early layers of a mobile network against the late ones."""
+    early = prepared([16, 16], "a = Conv <group=16, pads=[1,1,1,1]> (x, d0)  y = Conv <group=16> (a, d0)", 112)
+    assert set(slower_in_integers(early, place_activations(early), observed(early))) == {"a", "y"}
+    late = prepared([256, 256, 256], "a = Conv(x, w0)  y = Conv(a, w1)", 14)
+    assert slower_in_integers(late, place_activations(late), observed(late)) == ()
+
+
+def test_an_activation_goes_with_its_operation():
+    lines = "a = Conv <group=16, pads=[1,1,1,1]> (x, d0)  r = Relu(a)  y = Conv <group=16> (r, d0)"
+    early = prepared([16, 16], lines, 112)
+    assert {"a", "r"} <= set(slower_in_integers(early, place_activations(early), observed(early)))
