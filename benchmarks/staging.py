@@ -16,23 +16,22 @@ import multiprocessing
 import resource
 import statistics
 import sys
+import tempfile
 import time
 from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Any
 
-import onnx_ir as ir
 from rounding import FREE, free_cores
 
+import quantbench
 from quantbench.datasets import open_dataset
-from quantbench.graphs.emulation import strip_emulation
 from quantbench.graphs.executor import Executor, SessionExecutor
 from quantbench.graphs.load import load_graphs
-from quantbench.graphs.rounding_functions import write_rounded
-from quantbench.graphs.rounding_points import float_weights, rounding_points
+from quantbench.graphs.rounding_points import rounding_points
 from quantbench.graphs.staging import StagedExecutor, Tap
-from quantbench.numerics import get_format
-from quantbench.references import load_reference, source_models
+from quantbench.quantization.variant import load_variant, open_variant
+from quantbench.references import load_reference
 from quantbench.tasks import make_task
 
 WAYS = ("fp32", "staged", "staged+round", "portable")
@@ -54,11 +53,11 @@ def main() -> None:
         f"{'reference':20} {'batch':>5} {'way':14} {'ms':>9} {'of fp32':>8} {'best':>9} {'of fp32':>8} {'free':>6} "
         f"{'peak MB':>8} {'of fp32':>8}"
     )
-    with multiprocessing.get_context("spawn").Pool(2) as processes:
+    with multiprocessing.get_context("spawn").Pool(2) as processes, tempfile.TemporaryDirectory() as variants:
         free_cores(processes)  # started before they are timed
         for name in arguments.references:
             for batch in map(int, arguments.batches.split(",")):
-                for row in measure(name, arguments.format, batch, arguments.rounds, processes):
+                for row in measure(name, arguments.format, batch, arguments.rounds, processes, Path(variants)):
                     rows.append(row)
                     show(row)
     if arguments.json:
@@ -75,13 +74,16 @@ def show(row: dict[str, Any]) -> None:
     )
 
 
-def measure(name: str, format_name: str, batch: int, rounds: int, processes: Pool) -> list[dict[str, Any]]:
+def measure(
+    name: str, format_name: str, batch: int, rounds: int, processes: Pool, variants: Path
+) -> list[dict[str, Any]]:
     """One row for each way of running `batch` scored samples of a reference."""
     reference = load_reference(name)
     dataset = open_dataset(reference)
     task = make_task(reference, dataset)
     samples = [dataset.scored.input(index) for index in range(batch)]
-    executors = {way: open_way(way, name, format_name) for way in WAYS}
+    quantbench.convert(reference, format_name, out=variants)
+    executors = {way: open_way(way, name, format_name, variants) for way in WAYS}
     feeds = {way: task.feeds(executor, samples) for way, executor in executors.items()}
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     free = free_cores(processes)
@@ -96,7 +98,7 @@ def measure(name: str, format_name: str, batch: int, rounds: int, processes: Poo
                 seconds[way].append(time.perf_counter() - start)
     free = min(free, free_cores(processes))
     del executors
-    peaks = {way: peak_in_process(way, name, format_name, batch) for way in WAYS}
+    peaks = {way: peak_in_process(way, name, format_name, batch, variants) for way in WAYS}
     medians = {way: statistics.median(values) * 1e3 for way, values in seconds.items()}
     best = {way: min(values) * 1e3 for way, values in seconds.items()}
     return [
@@ -117,34 +119,26 @@ def measure(name: str, format_name: str, batch: int, rounds: int, processes: Poo
     ]
 
 
-def open_way(way: str, name: str, format_name: str) -> Executor:
+def open_way(way: str, name: str, format_name: str, variants: Path) -> Executor:
+    """The reference or its variant, opened as `evaluate` does, or in one of the other ways."""
     reference = load_reference(name)
     if way == "fp32":
-        return SessionExecutor({key: model.SerializeToString() for key, model in source_models(reference).items()})
-    graphs = load_graphs(reference)
+        return open_variant(reference, "fp32", variants)
     if way == "staged":
+        graphs = load_graphs(reference)
         points = {key: rounding_points(graph) for key, graph in graphs.items()}
         nothing = {key: dict.fromkeys(names, Tap(lambda values: None)) for key, names in points.items()}
         return StagedExecutor(graphs, nothing)
-    fmt = get_format(format_name)
-    written = {
-        key: write_rounded(graph, dict.fromkeys([*rounding_points(graph), *float_weights(graph)], fmt))
-        for key, graph in graphs.items()
-    }
     if way == "portable":
-        return SessionExecutor({key: ir.to_proto(model).SerializeToString() for key, model in written.items()})
-    emulations = {key: strip_emulation(model) for key, model in written.items()}
-    return StagedExecutor(
-        {key: model for key, (model, _) in emulations.items()},
-        {key: taps for key, (_, taps) in emulations.items()},
-    )
+        return SessionExecutor(load_variant(variants, reference, format_name).graphs)
+    return open_variant(reference, format_name, variants)
 
 
-def peak_in_process(way: str, name: str, format_name: str, batch: int) -> float:
+def peak_in_process(way: str, name: str, format_name: str, batch: int, variants: Path) -> float:
     """Peak resident memory in MB of a fresh process that opens one way and runs it three times."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_report_peak, args=(sender, way, name, format_name, batch))
+    process = context.Process(target=_report_peak, args=(sender, way, name, format_name, batch, variants))
     process.start()
     sender.close()
     peak = float(receiver.recv())
@@ -152,12 +146,12 @@ def peak_in_process(way: str, name: str, format_name: str, batch: int) -> float:
     return peak
 
 
-def _report_peak(sender: Any, way: str, name: str, format_name: str, batch: int) -> None:
+def _report_peak(sender: Any, way: str, name: str, format_name: str, batch: int, variants: Path) -> None:
     reference = load_reference(name)
     dataset = open_dataset(reference)
     task = make_task(reference, dataset)
     samples = [dataset.scored.input(index) for index in range(batch)]
-    executor = open_way(way, name, format_name)
+    executor = open_way(way, name, format_name, variants)
     feeds = task.feeds(executor, samples)
     for _ in range(3):
         task.infer(executor, feeds)
