@@ -23,8 +23,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
+
+from quantbench.graphs.hard_swish_codes import hard_swish_codes
 
 LENGTH = 4
 TURN = 0.02
@@ -48,6 +51,7 @@ class Case:
     Attributes:
         weight: shape of the weight, its output channels along `axis`; () without.
         others: shapes of further inputs (without the batch); they are computed, not constant.
+        on_codes: whether the converter's rewriting of the operation into operations on codes is applied.
         chained: whether each operation reads what the one before it gives; else all read the input.
     """
 
@@ -59,6 +63,7 @@ class Case:
     others: tuple[tuple[int, ...], ...] = ()
     attributes: dict[str, Any] = field(default_factory=dict)
     chained: bool = True
+    on_codes: bool = False
 
 
 def conv(name: str, channels: int, size: int, kernel: int, groups: int = 1) -> Case:
@@ -100,6 +105,7 @@ CASES = [
     unary("GlobalAveragePool", "GlobalAveragePool", MAP, chained=False),
     unary("Relu", "Relu", MAP),
     unary("HardSwish", "HardSwish", MAP),
+    Case("HardSwish on codes", "HardSwish", MAP, on_codes=True),
     unary("HardSigmoid", "HardSigmoid", MAP),
     unary("Sigmoid", "Sigmoid", MAP),
     unary("Softmax", "Softmax", (8, 40, 40), axis=-1),
@@ -224,7 +230,8 @@ def chain(
     nodes: list[onnx.NodeProto] = []
     constants: dict[str, Any] = parameters_of(case, weights, per_channel)
     if activations is not None:
-        constants |= {"scale": np.float32(0.02), "zero": CODES[activations](100 if activations == "u8" else 0)}
+        lowest = np.iinfo(CODES[activations]).min  # code of −3, from where hard-swish on codes wants them
+        constants |= {"scale": np.float32(0.02), "zero": CODES[activations](lowest + 150)}
     kind = TYPES[activations]
     names = ["x", *(f"other{index}" for index in range(len(case.others)))]
     inputs = [
@@ -241,7 +248,7 @@ def chain(
                 for name, real in zip(names, operands, strict=True)
             ]
         operands += weight_operands(case, link, weights, per_channel, nodes)
-        nodes.append(helper.make_node(case.op_type, operands, [f"real{link}"], **case.attributes))
+        nodes.append(helper.make_node(case.op_type, operands, [f"real{link}"], f"operation{link}", **case.attributes))
         result = f"real{link}"
         if activations is not None:
             result = f"codes{link}"
@@ -250,7 +257,8 @@ def chain(
         if case.chained:
             names[0] = result
     outputs = results[-1:] if case.chained else results
-    return finished(nodes, inputs, [helper.make_tensor_value_info(name, kind, None) for name in outputs], constants)
+    model = finished(nodes, inputs, [helper.make_tensor_value_info(name, kind, None) for name in outputs], constants)
+    return ir.to_proto(hard_swish_codes(ir.from_proto(model))) if case.on_codes else model
 
 
 def parameters_of(case: Case, weights: str | None, per_channel: bool) -> dict[str, Any]:

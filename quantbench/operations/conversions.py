@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from quantbench import quantization
 from quantbench.errors import InputError
 from quantbench.operations.catalogue import AnyReference, chosen
-from quantbench.operations.speed import speedup
+from quantbench.operations.speed import only_stores_integers, speedup
 from quantbench.quantization import Conversion, Recipe, load_recipe
 from quantbench.quantization.backends import PeerRecipe, get_backend
 from quantbench.quantization.backends.conversion import convert_with
@@ -131,6 +131,13 @@ def _timed(reference: Reference, conversion: Conversion) -> Conversion:
             conversion.dtype,
             conversion.reference,
             ratio,
+        )
+    if only_stores_integers(conversion):
+        logger.info(
+            "every operation of the %s variant of %s computes in float, which is faster there; integers are what its "
+            'weights are stored in. A recipe with placement = "everywhere" computes in integers whatever can',
+            conversion.dtype,
+            conversion.reference,
         )
     return replace(conversion, speedup=ratio)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from typing import Any
@@ -10,11 +11,11 @@ from quantbench.datasets import open_dataset
 from quantbench.graphs import Executor
 from quantbench.numerics import get_format
 from quantbench.quantization import Conversion, open_variant
-from quantbench.quantization.variant import open_graphs
+from quantbench.quantization.variant import PLAN, open_graphs
 from quantbench.references import Reference
 from quantbench.tasks import Task, make_task
 
-__all__ = ["speedup"]
+__all__ = ["only_stores_integers", "speedup"]
 
 _SECONDS = 0.3
 _ROUNDS = 3
@@ -46,6 +47,15 @@ def speedup(reference: Reference, conversion: Conversion) -> float | None:
         exact, rounded = (_seconds(task, executor, feeds) for executor, feeds in pairs)
         ratios.append(exact / rounded)
     return statistics.median(ratios)
+
+
+def only_stores_integers(conversion: Conversion) -> bool:
+    """Whether a variant of ours could compute in integers, but every operation is faster in float, so that integers
+    are only what its weights are stored in."""
+    if "@" in conversion.dtype:
+        return False
+    graphs = json.loads((conversion.path / PLAN).read_text(encoding="utf-8"))["graphs"].values()
+    return any(graph["faster_in_float"] for graph in graphs) and not any(graph["integer_nodes"] for graph in graphs)
 
 
 def _seconds(task: Task, executor: Executor, feeds: Any) -> float:

@@ -17,7 +17,7 @@ from quantbench.graphs.edit import constant, only_user
 
 __all__ = ["Cost", "cost_of", "crossing"]
 
-_FLOAT_CALL, _INTEGER_CALL = 4000.0, 8000.0
+_CALL = 4000.0
 """Any operation, however small."""
 
 
@@ -45,13 +45,13 @@ _FREE = Cost(0.0, 0.0)
 
 def crossing(elements: float) -> float:
     """A tensor that goes from float to codes or back: QuantizeLinear or DequantizeLinear, and the change of layout."""
-    return 0.6 * elements + _INTEGER_CALL
+    return 0.6 * elements + _CALL
 
 
 def cost_of(node: ir.Node, taken: float, given: float) -> Cost:
     """The cost of a node that reads `taken` elements a sample and gives `given`."""
     if any(scaled_and_shifted(node, value) is not None for value in node.inputs):
-        return Cost(0.4 * given + _FLOAT_CALL, 0.0)
+        return Cost(0.4 * given + _CALL, 0.0)
     array = constant(node.inputs[1]) if node.op_type in ("Conv", "Gemm", "MatMul") else None
     if array is not None:
         return _with_calls(_linear(node, array.shape, taken, given))
@@ -60,7 +60,7 @@ def cost_of(node: ir.Node, taken: float, given: float) -> Cost:
         return _FREE
     elements = max(taken, given)
     cost = _with_calls(Cost(each.in_float * elements, each.in_integers * elements))
-    return Cost(0.0, cost.in_integers + _INTEGER_CALL) if _fuses_in_float(node) else cost
+    return Cost(0.0, cost.in_integers + _CALL) if _fuses_in_float(node) else cost
 
 
 def _fuses_in_float(node: ir.Node) -> bool:
@@ -86,4 +86,4 @@ def _linear(node: ir.Node, shape: tuple[int, ...], taken: float, given: float) -
 
 
 def _with_calls(cost: Cost) -> Cost:
-    return Cost(cost.in_float + _FLOAT_CALL, cost.in_integers + _INTEGER_CALL)
+    return Cost(cost.in_float + _CALL, cost.in_integers + _CALL)

@@ -74,7 +74,7 @@ def test_the_cut_is_the_best_division(channels: list[int], lines: str, size: int
     names = list(placement.nodes)
     cheapest, all_integers, left = best(model, names)
     found = set(slower_in_integers(model, placement, observed(model)))
-    assert found == (left if cheapest <= 0.9 * all_integers else set())
+    assert found == (left if cheapest <= 0.75 * all_integers else set())
 
 
 def test_depthwise_layers_of_few_channels_are_faster_in_float_and_wide_dense_ones_are_not():
