@@ -79,6 +79,7 @@ def round_to(
         or not out.flags.writeable
     ):
         given = f"{getattr(out, 'dtype', type(out).__name__)} {getattr(out, 'shape', '')}"
+        given += " that is read-only" if isinstance(out, np.ndarray) and not out.flags.writeable else ""
         raise InputError(f"out must be a writable float32 array of shape {np.shape(x)}, not {given}")
     if out.flags.carray:
         if out is not x:
