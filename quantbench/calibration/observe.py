@@ -29,9 +29,11 @@ Feeds = dict[str, list[dict[str, Array]]]
 _WORKERS = 4
 """Batches that are under way at once, at most. With a core for each, counting costs no core its time."""
 _BATCH = 32
-_BATCH_BYTES = 5 << 20
+_BATCH_BYTES = 3 << 20
 """Inputs that run together; what a graph computes on the way is some ten times as large."""
 _RECORDED_BATCH = 8
+_RECORDED_BATCH_BYTES = 1 << 20
+"""Kept inputs that run together: little, because what runs them later may hold every tensor of a batch."""
 _RECORDED_BATCHES = 6
 """As many at least, so that they can be divided for one purpose and another."""
 _RECORDED_LEAST = 6
@@ -75,10 +77,9 @@ def observe(
     executor = _executor(models, watched, cores() // workers)
     kept = _spread(samples, count, recorded, recorded_bytes)
     others = sorted(set(range(count)) - set(kept)) if any(histograms.values()) and known is None else []
-    batches = [
-        (part, True) for part in _batches(samples, kept, min(_RECORDED_BATCH, max(len(kept) // _RECORDED_BATCHES, 1)))
-    ]
-    batches += [(part, False) for part in _batches(samples, others, _BATCH)]
+    small = min(_RECORDED_BATCH, max(len(kept) // _RECORDED_BATCHES, 1))
+    batches = [(part, True) for part in _batches(samples, kept, small, _RECORDED_BATCH_BYTES)]
+    batches += [(part, False) for part in _batches(samples, others, _BATCH, _BATCH_BYTES)]
 
     def run(batch: tuple[Sequence[int], bool]) -> Feeds:
         indices, keep = batch
@@ -129,10 +130,10 @@ def _spread(samples: Samples, count: int, recorded: int, recorded_bytes: int) ->
     return [index * count // few for index in range(few)]
 
 
-def _batches(samples: Samples, indices: Sequence[int], largest: int) -> Iterator[Sequence[int]]:
+def _batches(samples: Samples, indices: Sequence[int], largest: int, memory: int) -> Iterator[Sequence[int]]:
     """The indices, as many together as are worth it and whose inputs fit, going by the size of the first."""
     if indices:
-        size = min(max(_BATCH_BYTES // max(samples.input(indices[0]).nbytes, 1), 1), largest)
+        size = min(max(memory // max(samples.input(indices[0]).nbytes, 1), 1), largest)
         for start in range(0, len(indices), size):
             yield indices[start : start + size]
 

@@ -55,7 +55,7 @@ _CHANGED = 3.0
 as to the worse."""
 _BUDGET = 4.0
 """Squared error of the outputs over their variance, in units of 1 − target, that narrow weights may cause at first."""
-_INPUT_BYTES = 1 << 28
+_INPUT_BYTES = 1 << 26
 """Prepared inputs to hold; what does not fit is prepared again."""
 
 
