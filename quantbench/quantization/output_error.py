@@ -10,6 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from quantbench.graphs.batches import run_batches
+from quantbench.graphs.exact import stays_exact
 from quantbench.graphs.widen import widen_weights
 
 __all__ = ["OutputError"]
@@ -20,6 +21,9 @@ Array = NDArray[Any]
 class OutputError:
     """Compares graphs with an exact one, whose outputs on `feeds` it holds.
 
+    What a detector puts out in place of boxes and scores of all places, the best few in order, cannot be subtracted:
+    one box more, and every row is another's. There the last tensors before that count as outputs.
+
     Args:
         model: the exact graph.
         feeds: its inputs from calibration samples, one mapping a batch.
@@ -27,7 +31,8 @@ class OutputError:
 
     def __init__(self, model: ir.Model, feeds: Sequence[Mapping[str, Array]]) -> None:
         self._feeds = feeds
-        self._exact = _outputs(model, feeds)
+        self._names = _comparable(model)
+        self._exact = self._outputs(model)
 
     def of(self, model: ir.Model) -> float:
         """Squared error of a graph's outputs over the exact outputs' variance; the worst float32 output counts.
@@ -38,12 +43,29 @@ class OutputError:
         errors = [
             sum(float(np.square(new - old).sum()) for new, old in zip(changed, exact, strict=True))
             / max(sum(float(np.square(old - old.mean()).sum()) for old in exact), 1e-30)
-            for changed, exact in zip(_outputs(model, self._feeds), self._exact, strict=True)
+            for changed, exact in zip(self._outputs(model), self._exact, strict=True)
             if exact[0].dtype == np.float32
         ]
         return max(errors, default=0.0)
 
+    def _outputs(self, model: ir.Model) -> list[list[Array]]:
+        """For each output of the graph its values, one array a batch."""
+        exposed = model.clone()
+        values = {output.name: output for node in exposed.graph for output in node.outputs}
+        values |= {value.name: value for value in exposed.graph.inputs}
+        exposed.graph.outputs[:] = [values.get(f"{name}_dequantized", values[name]) for name in self._names]
+        return [list(column) for column in zip(*run_batches(exposed, self._feeds), strict=True)]
 
-def _outputs(model: ir.Model, feeds: Sequence[Mapping[str, Array]]) -> list[list[Array]]:
-    """For each output of the graph its values, one array a batch."""
-    return [list(column) for column in zip(*run_batches(model, feeds), strict=True)]
+
+def _comparable(model: ir.Model) -> list[str]:
+    """The outputs, but for those of the arithmetic on boxes and indices; in place of these what the layers feed it."""
+    exact = stays_exact(model.graph)
+    names = [output.name or "" for output in model.graph.outputs if output not in exact]
+    if any(output in exact and output.dtype == ir.DataType.FLOAT for output in model.graph.outputs):
+        names += [
+            value.name or ""
+            for node in model.graph
+            for value in node.outputs
+            if value not in exact and any(set(reader.outputs) & exact for reader, _ in value.uses())
+        ]
+    return list(dict.fromkeys(names))
