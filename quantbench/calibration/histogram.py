@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import struct
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +20,8 @@ Array = NDArray[Any]
 
 _SHIFT = 17  # keeps the sign, 8 exponent bits and 6 leading mantissa bits of a float32
 BINS = 1 << (32 - _SHIFT)
+_ROWS = 8
+_PADDING = 272  # rows that are a power of two apart would look alike to the processor's store buffer
 _BLOCK = 1 << 10  # values that are counted before their extremes are looked for
 _CAPACITY = 1 << 31  # values that 32-bit counters may take before they are emptied
 
@@ -73,13 +77,13 @@ class Histogram:
         for start in range(0, flat.size, _CAPACITY):
             part = flat[start : start + _CAPACITY]
             counters = _counters()
-            keys = _count(part.view(np.int32), part.view(np.uint32), *counters)
+            keys = _count(part.view(np.int32), part.view(np.uint32), counters)
             minimum, maximum = _of_keys(keys)
             with self._lock:
                 _empty_into(counters, *keys, self._total)
                 self._minimum = min(self._minimum, minimum)
                 self._maximum = max(self._maximum, maximum)
-                if not (np.isfinite(minimum) and np.isfinite(maximum)) or self._total[_NAN_BINS].any():
+                if not (math.isfinite(minimum) and math.isfinite(maximum)):  # a NaN is an extreme, as keys order it
                     raise InputError(f"tensor {self._name} becomes NaN or infinite on the calibration samples")
 
     def observation(self) -> Observation:
@@ -93,43 +97,41 @@ class Histogram:
         return Observation(float(self._minimum), float(self._maximum), self._total.copy())
 
 
-_NAN_BINS = np.flatnonzero(((np.arange(BINS) << _SHIFT) >> 23) & 0xFF == 0xFF)
 _thread = threading.local()
 
 
 def _counters() -> NDArray[np.uint32]:
-    """This thread's counters, all 0: four rows, so that equal neighbours do not wait on each other."""
+    """This thread's counters, all 0: rows, so that equal neighbours do not wait on each other."""
     if not hasattr(_thread, "counters"):
-        _thread.counters = np.zeros((4, BINS), np.uint32)
+        _thread.counters = np.zeros((_ROWS, BINS + _PADDING), np.uint32)
     counters: NDArray[np.uint32] = _thread.counters
     return counters
 
 
 @numba.njit(nogil=True, cache=True)
-def _count(
-    patterns: NDArray[np.int32],
-    bits: NDArray[np.uint32],
-    row0: NDArray[np.uint32],
-    row1: NDArray[np.uint32],
-    row2: NDArray[np.uint32],
-    row3: NDArray[np.uint32],
-) -> tuple[int, int]:
+def _count(patterns: NDArray[np.int32], bits: NDArray[np.uint32], counts: NDArray[np.uint32]) -> tuple[int, int]:
     """Count bit patterns into interleaved rows; returns the keys of the smallest and the largest value.
 
     A key is an int32 that orders as the value does: the pattern, with the magnitude of negative values flipped.
     Unsigned indices spare the test for negative ones, and plain loops over the part are vectorized.
     """
+    row0, row1, row2, row3 = counts[0], counts[1], counts[2], counts[3]
+    row4, row5, row6, row7 = counts[4], counts[5], counts[6], counts[7]
     smallest, largest = np.int32(2**31 - 1), np.int32(-(2**31))
     for start in range(0, patterns.size, _BLOCK):  # short enough to be in the cache when it is read again
         end = min(start + _BLOCK, patterns.size)
-        first, fours = np.uint64(start), np.uint64((end - start) // 4)
-        for four in range(fours):
-            i = first + np.uint64(four) * np.uint64(4)
+        first, eights = np.uint64(start), np.uint64((end - start) // 8)
+        for eight in range(eights):
+            i = first + np.uint64(eight) * np.uint64(8)
             row0[bits[i] >> np.uint32(_SHIFT)] += np.uint32(1)
             row1[bits[i + np.uint64(1)] >> np.uint32(_SHIFT)] += np.uint32(1)
             row2[bits[i + np.uint64(2)] >> np.uint32(_SHIFT)] += np.uint32(1)
             row3[bits[i + np.uint64(3)] >> np.uint32(_SHIFT)] += np.uint32(1)
-        for j in range(start + (end - start) // 4 * 4, end):
+            row4[bits[i + np.uint64(4)] >> np.uint32(_SHIFT)] += np.uint32(1)
+            row5[bits[i + np.uint64(5)] >> np.uint32(_SHIFT)] += np.uint32(1)
+            row6[bits[i + np.uint64(6)] >> np.uint32(_SHIFT)] += np.uint32(1)
+            row7[bits[i + np.uint64(7)] >> np.uint32(_SHIFT)] += np.uint32(1)
+        for j in range(start + (end - start) // 8 * 8, end):
             row0[bits[j] >> np.uint32(_SHIFT)] += np.uint32(1)
         part = patterns[start:end]
         for j in range(part.size):
@@ -143,14 +145,14 @@ def _empty_into(counts: NDArray[np.uint32], smallest: int, largest: int, total: 
     """Add the rows to the total and set them to 0; the keys say which bins can have been filled."""
     half = total.size // 2
     for first, keys in ((0, largest), (half, -1 - smallest)):
-        for i in range(first, first + (keys >> _SHIFT) + 1):  # none where no value has this sign: the key is negative
-            total[i] += np.uint64(counts[0, i]) + counts[1, i] + counts[2, i] + counts[3, i]
-            for row in range(4):
+        last = first + (keys >> _SHIFT) + 1  # not above the first where no value has this sign: the key is negative
+        for row in range(_ROWS):
+            for i in range(first, last):
+                total[i] += np.uint64(counts[row, i])
                 counts[row, i] = 0
 
 
 def _of_keys(keys: tuple[int, int]) -> tuple[float, float]:
     """The values that have these keys."""
-    patterns = np.array([key if key >= 0 else key ^ 0x7FFFFFFF for key in keys], np.int32)
-    smallest, largest = patterns.view(np.float32).tolist()
+    smallest, largest = struct.unpack("ff", struct.pack("ii", *(key if key >= 0 else key ^ 0x7FFFFFFF for key in keys)))
     return smallest, largest

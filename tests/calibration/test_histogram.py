@@ -81,17 +81,17 @@ def test_counters_are_emptied_before_they_overflow(monkeypatch: pytest.MonkeyPat
     """Counters of 8 bits and a capacity to match: 4000 equal values, in one batch and in many, overflow them."""
     module = sys.modules[Histogram.__module__]
     monkeypatch.setattr(module, "_CAPACITY", 255)
-    monkeypatch.setattr(module._thread, "counters", np.zeros((4, BINS), np.uint8), raising=False)
+    monkeypatch.setattr(module._thread, "counters", np.zeros(module._counters().shape, np.uint8), raising=False)
     histogram = Histogram("t")
     histogram.add(np.full(2000, 2.5, np.float32))
     for _ in range(20):
-        histogram.add(np.full(3, 2.5, np.float32))  # fewer than four land in one row of counters
+        histogram.add(np.full(3, 2.5, np.float32))  # fewer than eight land in one row of counters
         histogram.add(np.full(97, 2.5, np.float32))
     assert histogram.observation().counts.max() == 4000
 
 
 def test_the_capacity_fits_the_counters():
-    """All of a part may fall into one bin, a quarter of it and three more into one row of counters."""
+    """All of a part may fall into one bin, an eighth of it and seven more into one row of counters."""
     module = sys.modules[Histogram.__module__]
     assert np.iinfo(module._counters().dtype).max >= module._CAPACITY
 
