@@ -41,8 +41,9 @@ def channel_amplitudes(
     for name, axis in axes.items():
         magnitude = ir.Node("", "Abs", [values[name]], name=f"{name}_magnitude")
         graph.append(magnitude)
-        magnitude.outputs[0].name, magnitude.outputs[0].shape = magnitude.name, values[name].shape
-        put_out_channels(graph, magnitude.outputs[0], axis, "ReduceMax", f"{name}_amplitude")
+        output = magnitude.outputs[0]
+        output.name, output.shape, output.type = magnitude.name, values[name].shape, values[name].type
+        put_out_channels(graph, output, axis, "ReduceMax", f"{name}_amplitude")
     largest: dict[str, Array] = {}
     for row in run_batches(watching, feeds):
         for name, seen in zip(axes, row[given:], strict=True):
