@@ -17,6 +17,8 @@ from quantbench.graphs.edit import constant, only_user
 
 __all__ = ["Cost", "cost_of", "crossing"]
 
+_LANES = 16
+"""Channels that the integer kernel of depthwise convolutions takes at once."""
 _CALL = 4000.0
 """Any operation, however small."""
 
@@ -71,7 +73,7 @@ def _fuses_in_float(node: ir.Node) -> bool:
 
 
 def _linear(node: ir.Node, shape: tuple[int, ...], taken: float, given: float) -> Cost:
-    """Multiplying by weights: of many input channels integers do several times as many at once, of one none."""
+    """Multiplying by weights: of many input channels integers do several times as many at once, of one no more."""
     weights = float(prod(shape))
     if node.op_type != "Conv":
         channels = shape[0] if node.attributes.get_int("transB", 0) else shape[-1]
@@ -79,10 +81,11 @@ def _linear(node: ir.Node, shape: tuple[int, ...], taken: float, given: float) -
         return Cost(products / 30 + 0.1 * weights, products / 120 + 0.04 * weights + 0.4 * results)
     taps = prod(shape[2:])
     if shape[1] == 1 and (node.attributes.get_int("group", 1) or 1) > 1:
-        return Cost(0.06 * taps * given, 0.14 * taps * given)
+        rest = shape[0] % _LANES / shape[0]  # channels beyond whole vectors go one by one
+        return Cost(0.035 * taps * given, (0.05 * (1 - rest) + 0.5 * rest) * taps * given)
     products = given * weights / shape[0]
     unfolding = 4.0 * taps * given / shape[0] if taps > 1 else 0.0
-    return Cost(products / 50 + 0.12 * (taken + given), products / 400 + 0.4 * given + unfolding + 0.1 * weights)
+    return Cost(products / 70 + 0.05 * (taken + given), products / 400 + 0.1 * given + unfolding + 0.1 * weights)
 
 
 def _with_calls(cost: Cost) -> Cost:

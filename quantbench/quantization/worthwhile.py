@@ -125,6 +125,10 @@ def _sizes(model: ir.Model, placement: Placement, observations: Mapping[str, Obs
     totals = {name: float(seen.counts.sum()) for name, seen in observations.items()}
     for moved, source in placement.tied.items():
         totals.setdefault(moved, totals.get(source, 0.0))
+    for node in reversed(model.graph):  # what an activation bounds is not observed, only what comes out of it
+        before = None if node.inputs[0:1] in ((), (None,)) else node.inputs[0].producer()  # type: ignore[union-attr]
+        if before is not None and joins(node, before) and node.outputs[0].name in totals:
+            totals.setdefault(before.outputs[0].name or "", totals[node.outputs[0].name])
     samples = [
         total / prod(shape[1:])
         for name, total in totals.items()

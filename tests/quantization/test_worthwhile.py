@@ -89,3 +89,15 @@ def test_an_activation_goes_with_its_operation():
     lines = "a = Conv <group=16, pads=[1,1,1,1]> (x, d0)  r = Relu(a)  y = Conv <group=16> (r, d0)"
     early = prepared([16, 16], lines, 112)
     assert {"a", "r"} <= set(slower_in_integers(early, place_activations(early), observed(early)))
+
+
+def test_what_an_activation_bounds_is_as_large_as_what_comes_out_of_it():
+    """Calibration looks behind the activation alone; the wide layers before it still belong in integers."""
+    late = prepared([256, 256, 256], "a = Conv(x, w0)  r = Relu(a)  b = Conv(r, w1)  y = Relu(b)", 14)
+    placement = place_activations(late)
+    seen = {name: each for name, each in observed(late).items() if name in placement.tensors}
+    assert set(seen) == {"x", "r", "y"} and slower_in_integers(late, placement, seen) == ()
+    early = prepared([16, 16], "a = Conv <group=16, pads=[1,1,1,1]> (x, d0)  r = Relu(a)  y = Conv(r, w0)", 112)
+    placement = place_activations(early)
+    some = {name: each for name, each in observed(early).items() if name in placement.tensors}
+    assert slower_in_integers(early, placement, some) == slower_in_integers(early, placement, observed(early))
