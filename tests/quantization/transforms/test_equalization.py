@@ -51,7 +51,7 @@ def assert_same(proto: onnx.ModelProto, feeds: dict[str, np.ndarray], groups: in
 @pytest.mark.parametrize(
     ("middle", "groups"),
     [
-        ("y = Conv(c, w2, b2)", 1),
+        ("y = Conv(c, w4, b2)", 1),
         ("r = Relu(c)  y = Conv(r, w2, b2)", 1),
         ("r = LeakyRelu <alpha=0.2> (c)  y = Conv(r, w2)", 1),
         ("r = PRelu(c, slope)  y = Conv(r, w2)", 1),
@@ -59,7 +59,7 @@ def assert_same(proto: onnx.ModelProto, feeds: dict[str, np.ndarray], groups: in
         ("r = Clip(c, , six)  y = Conv(r, w2)", 1),
         ("r = Clip(c, zero)  y = Conv(r, w2)", 1),
         ("r = Relu(c)  d = Conv <group=8, pads=[1,1,1,1]> (r, dw, db)  q = Relu(d)  y = Conv(q, w2, b2)", 2),
-        ("s, t = Split <axis=1, num_outputs=2> (c)  d = Conv <group=1> (s, gw)  y = Conv(d, v2)", 1),
+        ("s, t = Split <axis=1, num_outputs=2> (c)  d = Conv <group=1> (s, gw)  y = Conv(d, v4)", 1),
         ("p = MaxPool <kernel_shape=[2,2]> (c)  y = Conv(p, w2)", 1),
         ("p = AveragePool <kernel_shape=[2,2]> (c)  y = Conv(p, w2)", 1),
         ("a = Conv(c, w3)  s = Add(a, c)  y = Conv(s, w2)", 1),
@@ -75,7 +75,7 @@ def assert_same(proto: onnx.ModelProto, feeds: dict[str, np.ndarray], groups: in
     ],
 )  # fmt: skip
 def test_outputs_stay_and_what_is_linear_is_scaled(middle: str, groups: int):
-    more = {"v2": normal(5, 4, 1, 1, seed=12), "minus": np.float32(-1)}
+    more = {"v4": normal(5, 4, 3, 3, seed=12), "w4": normal(5, 8, 3, 3, seed=13), "minus": np.float32(-1)}
     text = f"{CONVOLUTIONS} {{ c = Conv <pads=[1,1,1,1]> (x, w1, b1)  {middle} }}"
     proto = graph(text, **weights(), **{name: more[name] for name in more if name in middle})
     assert_same(proto, {"x": 3 * normal(2, 3, 8, 8)}, groups)
