@@ -56,7 +56,7 @@ RECIPES = {
     "blocks and an accumulator": Recipe("mxfp8_e4m3", accumulator="e8m3", accumulator_chunk=32),
     "an accumulator a layer": Recipe("fp11", layers=(LayerRule("w[34]", accumulator="fp8_e5m2", accumulator_chunk=8),)),
     "a float layer among integers": Recipe(
-        "int8", output_error=0.0, layers=(LayerRule("w3", "fp11", "fp11", accumulator="fp11"),)
+        "int8", output_error=0.0, placement="everywhere", layers=(LayerRule("w3", "fp11", "fp11", accumulator="fp11"),)
     ),
 }
 
