@@ -11,7 +11,7 @@ from quantbench.datasets import open_dataset
 from quantbench.graphs import Executor
 from quantbench.numerics import get_format
 from quantbench.quantization import Conversion, open_variant
-from quantbench.quantization.variant import PLAN, open_graphs
+from quantbench.quantization.variant import NATIVE, PLAN, open_graphs
 from quantbench.references import Reference
 from quantbench.tasks import Task, make_task
 
@@ -52,7 +52,7 @@ def speedup(reference: Reference, conversion: Conversion) -> float | None:
 def only_stores_integers(conversion: Conversion) -> bool:
     """Whether a variant of ours could compute in integers, but every operation is faster in float, so that integers
     are only what its weights are stored in."""
-    if "@" in conversion.dtype:
+    if conversion.backend != NATIVE:
         return False
     graphs = json.loads((conversion.path / PLAN).read_text(encoding="utf-8"))["graphs"].values()
     return any(graph["faster_in_float"] for graph in graphs) and not any(graph["integer_nodes"] for graph in graphs)
