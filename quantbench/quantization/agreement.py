@@ -46,7 +46,7 @@ class Agreement:
         return all(isinstance(answer, (int, str, tuple)) for answer in self._exact)
 
     def changed(self, models: Mapping[str, ir.Model]) -> float:
-        """The share of the samples whose answer is another one with these graphs, which may be changed."""
+        """The share of the samples whose answer is another one with these graphs, whose narrow weights are widened."""
         for model in models.values():
             widen_weights(model)
         answers = self._answers(models)

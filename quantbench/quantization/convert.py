@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ from quantbench.tasks import make_task
 __all__ = ["convert"]
 
 Array = NDArray[Any]
-_SAMPLES, _BYTES = 96, 16 << 20
+_SAMPLES, _BYTES = 64, 16 << 20
 """Samples that biases are corrected and the outputs' error is measured on, and what their inputs may take: for images
 of 224×224, where every channel has thousands of positions, some 27 samples."""
 _ROUNDING_BYTES = 64 << 20
@@ -141,7 +142,14 @@ def _decisions(
     """Decide every graph; of the weights that could be narrow, as many as the recipe asks or the answers bear."""
     target = reference.quality.target_ratio if recipe.target_ratio is None else recipe.target_ratio
     limit = (1 - target) / 2 if recipe.output_error is None else recipe.output_error
-    deciders = {name: Decider(model, recipe, seen.get(name, {}), feeds[name], limit) for name, model in models.items()}
+
+    def answers_stay(name: str, model: ir.Model) -> bool:
+        return not agreement.discrete or agreement.changed({**models, name: model}) <= 1 - target
+
+    deciders = {
+        name: Decider(model, recipe, seen.get(name, {}), feeds[name], limit, partial(answers_stay, name))
+        for name, model in models.items()
+    }
     narrow = {name: decider.narrow for name, decider in deciders.items()}
     if not any(narrow.values()) or recipe.narrow_share == 1:
         return {name: decider.decide(narrow[name]) for name, decider in deciders.items()}

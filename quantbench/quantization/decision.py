@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -63,14 +63,22 @@ class Decider:
         feeds: inputs of the graph, one mapping a batch; empty where nothing becomes an integer.
         limit: the squared error of the outputs, as a share of their variance, that the search keeps to; 0 searches for
             nothing.
+        answers_stay: whether few enough of the task's answers change when this graph takes the place of the exact one.
     """
 
     def __init__(
-        self, model: ir.Model, recipe: Recipe, observations: Mapping[str, Observation], feeds: Feeds, limit: float
+        self,
+        model: ir.Model,
+        recipe: Recipe,
+        observations: Mapping[str, Observation],
+        feeds: Feeds,
+        limit: float,
+        answers_stay: Callable[[ir.Model], bool] = lambda model: True,
     ) -> None:
         self.model = model
         self._recipe = recipe
         self._observations = observations
+        self._answers_stay = answers_stay
         self._limit = limit if feeds else 0.0
         judged = bool(self._limit)
         self._feeds = [feed for index, feed in enumerate(feeds) if not judged or index % _JUDGING != _JUDGING - 1]
@@ -80,7 +88,13 @@ class Decider:
     @cached_property
     def _kept(self) -> tuple[list[str], Decision]:
         """(nodes that stay in float, the decision with all weights in 8 bits)."""
-        return harmful_nodes(self.model, self._limit, lambda nodes: self._nearest(nodes, self.narrow), self.error_of)
+        return harmful_nodes(
+            self.model,
+            self._limit,
+            lambda nodes: self._nearest(nodes, self.narrow),
+            self.error_of,
+            lambda decision: self._answers_stay(decision.written(self.model)),
+        )
 
     @cached_property
     def candidates(self) -> list[Candidate]:
@@ -92,10 +106,10 @@ class Decider:
         """The decision in which, of the weights that could be, these are narrow."""
         if not self._limit:
             return self._round((), ())
-        kept, wide = self._kept
-        if not narrow and self._recipe.weight_rounding == "nearest":
-            return wide
-        return self._round(kept, self.narrow.difference(narrow))
+        kept, nearest = self._kept
+        if narrow or self._recipe.weight_rounding != "nearest":
+            return self._round(kept, self.narrow.difference(narrow))
+        return nearest
 
     @cached_property
     def _judge(self) -> OutputError:

@@ -28,18 +28,21 @@ def harmful_nodes(
     limit: float,
     decide: Callable[[Collection[str]], Decision],
     error_of: Callable[[Decision], float],
+    answers_stay: Callable[[Decision], bool],
 ) -> tuple[list[str], Decision]:
     """Find the integer operations whose activations harm the outputs most.
 
-    The errors that runs of neighbouring operations cause add up, roughly, so each run is put into integers by itself
-    and measured. The runs are then kept in float in the order of what they cause, the worst first, until the error of
-    the rest is low enough or what is left is spread so evenly that no run is worth its speed.
+    Runs of neighbouring operations join the integers one after the other, in the order of the graph, and each answers
+    for what the error grows by: that counts what is between it and the run before, too. The runs are then kept in
+    float, the worst first, until the error of the rest is low enough and the answers stay, or what is left is spread so
+    evenly that no run is worth its speed.
 
     Args:
         model: a prepared graph.
         limit: the error to keep to.
         decide: decides the graph with these nodes in float.
         error_of: the error of the outputs, once decided.
+        answers_stay: whether few enough of the task's answers change, once decided.
 
     Returns:
         (names of the nodes to keep in float, the graph as decided with them).
@@ -49,16 +52,14 @@ def harmful_nodes(
     groups = _groups(model, decided.plan)
     if error <= limit or not groups:
         return [], decided
-    everything = [name for group in groups for name in group]
-    caused = [
-        error_of(decide([name for name in everything if name not in group]))
-        for group in progress(groups, len(groups), "finding harmful layers")
-    ]
-    floor = error_of(decide(everything))  # what rounding the weights alone costs
-    caused = [max(each - floor, 0.0) for each in caused]
+    errors = [
+        error_of(decide([name for group in groups[count:] for name in group]))
+        for count in progress(range(len(groups)), len(groups), "finding harmful layers")
+    ]  # with the first so many runs in integers; with none, what rounding the weights alone costs
+    caused = np.maximum(np.diff([*errors, error]), 0.0)
     kept: list[str] = []
     for index in np.argsort(caused, kind="stable")[::-1]:
-        if error <= limit or caused[index] < _WORTHWHILE * sum(caused):
+        if (error <= limit and answers_stay(decided)) or caused[index] < _WORTHWHILE * caused.sum():
             break
         kept += groups[index]
         decided = decide(kept)
