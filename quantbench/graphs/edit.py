@@ -13,6 +13,7 @@ __all__ = [
     "channel_vector",
     "constant",
     "drop_unused",
+    "drop_unused_initializers",
     "only_user",
     "removable",
     "replace_initializer_input",
@@ -121,3 +122,10 @@ def channel_vector(array: Array, rank: int, channels: int) -> Array | None:
     if full[1] != channels or any(size != 1 for axis, size in enumerate(full) if axis != 1):
         return None
     return array.reshape(channels).astype(np.float64)
+
+
+def drop_unused_initializers(graph: ir.Graph) -> None:
+    """Remove the constants that nothing reads and that are neither inputs nor outputs of the graph."""
+    for name, value in list(graph.initializers.items()):
+        if not (value.uses() or value.is_graph_output() or value.is_graph_input()):
+            del graph.initializers[name]

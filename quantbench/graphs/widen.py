@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from quantbench.graphs.edit import add_initializer, constant, drop_unused
+from quantbench.graphs.edit import add_initializer, constant, drop_unused, drop_unused_initializers
 
 __all__ = ["widen_weights"]
 
@@ -37,8 +37,7 @@ def widen_weights(model: ir.Model) -> bool:
         if wide is not None:
             _replace(graph, node, *wide)
             widened = True
-    for name in [name for name, value in graph.initializers.items() if not _used(value)]:
-        del graph.initializers[name]
+    drop_unused_initializers(graph)
     return widened
 
 
@@ -103,7 +102,3 @@ def _replace(graph: ir.Graph, node: ir.Node, codes: Array, scale: Array, axis: i
 def _integers(value: ir.Value | None) -> Array | None:
     array = constant(value)
     return None if array is None else array.astype(np.int32)
-
-
-def _used(value: ir.Value) -> bool:
-    return bool(value.uses()) or value.is_graph_output() or value.is_graph_input()

@@ -56,6 +56,8 @@ _CHANGED = 3.0
 as to the worse."""
 _BUDGET = 4.0
 """Squared error of the outputs over their variance, in units of 1 − target, that narrow weights may cause at first."""
+_HIGHEST_TARGET = 1 - 1e-6
+"""What a target of all of FP32's quality is taken as, so that its searches have something to keep to."""
 _INPUT_BYTES = 1 << 26
 """Prepared inputs to hold; what does not fit is prepared again."""
 
@@ -141,6 +143,7 @@ def _decisions(
 ) -> dict[str, Decision]:
     """Decide every graph; of the weights that could be narrow, as many as the recipe asks or the answers bear."""
     target = reference.quality.target_ratio if recipe.target_ratio is None else recipe.target_ratio
+    target = min(target, _HIGHEST_TARGET)
     limit = (1 - target) / 2 if recipe.output_error is None else recipe.output_error
 
     def answers_stay(name: str, model: ir.Model) -> bool:

@@ -45,6 +45,7 @@ def test_the_share_that_is_asked_is_narrow_and_not_much_more(share: float, tmp_p
 def test_a_search_goes_by_the_target(tmp_path: Path):
     assert narrow_in(tmp_path, narrow_share=0.0, target_ratio=0.01) == ELEMENTS.keys()
     assert narrow_in(tmp_path, narrow_share=0.0, target_ratio=0.999999) == set()
+    assert narrow_in(tmp_path, narrow_share=0.0, target_ratio=1.0) == set()
 
 
 def shifted(by: np.ndarray) -> onnx.ModelProto:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from quantbench.graphs.edit import add_initializer, constant, drop_unused, only_user
+from quantbench.graphs.edit import add_initializer, constant, drop_unused, drop_unused_initializers, only_user
 
 __all__ = ["fold_tables"]
 
@@ -50,8 +50,7 @@ def fold_tables(model: ir.Model) -> tuple[str, ...]:
         folded.append(product.name or name or "")
         drop_unused(graph, product)
         drop_unused(graph, gather)
-    for name in [name for name, value in graph.initializers.items() if not _used(value)]:
-        del graph.initializers[name]
+    drop_unused_initializers(graph)
     return tuple(folded)
 
 
@@ -77,7 +76,3 @@ def _product(node: ir.Node, source: ir.Value, table: Array) -> Array | None:
     if shift is not None:
         made = made + shift.astype(np.float64) * (node.attributes.get_float("beta", 1.0) or 0.0)
     return np.asarray(made, np.float32)
-
-
-def _used(value: ir.Value) -> bool:
-    return bool(value.uses()) or value.is_graph_output() or value.is_graph_input()
