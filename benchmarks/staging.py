@@ -155,10 +155,10 @@ def _report_peak(sender: Any, way: str, name: str, format_name: str, batch: int,
     feeds = task.feeds(executor, samples)
     for _ in range(3):
         task.infer(executor, feeds)
-    sender.send(_peak_mb())
+    sender.send(peak_mb())
 
 
-def _peak_mb() -> float:
+def peak_mb() -> float:
     """Peak resident memory of this process. On Linux getrusage would count the process that it was forked from."""
     status = Path("/proc/self/status")
     if status.exists():

@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +26,9 @@ from quantbench.errors import InputError
 __all__ = ["atomic_file", "atomic_folder", "cache_folder", "progress", "sha256_file", "sha256_lines", "to_json"]
 
 T = TypeVar("T")
+
+_bar = threading.Lock()
+"""Held while a bar is shown: a terminal has room for one."""
 
 
 def sha256_file(path: Path) -> str:
@@ -97,9 +101,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def progress(items: Iterable[T], total: int | None = None, what: str = "") -> Iterator[T]:
-    """Pass `items` through, showing a bar with the time left on stderr when it is a terminal."""
+    """Pass `items` through, showing a bar with the time left on stderr when it is a terminal that shows none yet."""
     console = rich.console.Console(stderr=True)
-    if not console.is_terminal:
+    if not console.is_terminal or not _bar.acquire(blocking=False):
         yield from items
         return
     columns = (
@@ -108,8 +112,11 @@ def progress(items: Iterable[T], total: int | None = None, what: str = "") -> It
         rich.progress.MofNCompleteColumn(),
         rich.progress.TimeRemainingColumn(),
     )
-    with rich.progress.Progress(*columns, console=console, transient=True) as bar:
-        yield from bar.track(items, total=total, description=what)
+    try:
+        with rich.progress.Progress(*columns, console=console, transient=True) as bar:
+            yield from bar.track(items, total=total, description=what)
+    finally:
+        _bar.release()
 
 
 @contextmanager

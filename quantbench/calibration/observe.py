@@ -14,9 +14,9 @@ from quantbench.datasets.base import Samples
 from quantbench.errors import InputError
 from quantbench.graphs.executor import Executor, SessionExecutor, TensorSpec
 from quantbench.graphs.staging import StagedExecutor, Tap
-from quantbench.numerics.threads import cores
+from quantbench.numerics.threads import side_by_side
 from quantbench.support import progress
-from quantbench.tasks import Task
+from quantbench.tasks import Task, fitting_batch
 
 __all__ = ["Feeds", "Observations", "observe", "record_feeds"]
 
@@ -26,11 +26,7 @@ Observations = dict[str, dict[str, Observation]]
 Feeds = dict[str, list[dict[str, Array]]]
 """Graph name → what it was fed, one mapping a call."""
 
-_WORKERS = 4
-"""Batches that are under way at once, at most. With a core for each, counting costs no core its time."""
 _BATCH = 32
-_BATCH_BYTES = 3 << 20
-"""Inputs that run together; what a graph computes on the way is some ten times as large."""
 _RECORDED_BATCH = 8
 _RECORDED_BATCH_BYTES = 1 << 20
 """Kept inputs that run together: little, because what runs them later may hold every tensor of a batch."""
@@ -73,13 +69,13 @@ def observe(
         graph: {name: each.add if known is None else _ignore for name, each in named.items()}
         for graph, named in histograms.items()
     }
-    workers = min(cores(), _WORKERS)
-    executor = _executor(models, watched, cores() // workers)
+    workers, threads = side_by_side()  # with a core for each batch, counting costs no core its time
+    executor = _executor(models, watched, threads)
     kept = _spread(samples, count, recorded, recorded_bytes)
     others = sorted(set(range(count)) - set(kept)) if any(histograms.values()) and known is None else []
-    small = min(_RECORDED_BATCH, max(len(kept) // _RECORDED_BATCHES, 1))
-    batches = [(part, True) for part in _batches(samples, kept, small, _RECORDED_BATCH_BYTES)]
-    batches += [(part, False) for part in _batches(samples, others, _BATCH, _BATCH_BYTES)]
+    few = min(_RECORDED_BATCH, max(len(kept) // _RECORDED_BATCHES, 1))
+    batches = [(part, True) for part in _batches(kept, fitting_batch(samples, few, _RECORDED_BATCH_BYTES))]
+    batches += [(part, False) for part in _batches(others, fitting_batch(samples, _BATCH))]
 
     def run(batch: tuple[Sequence[int], bool]) -> Feeds:
         indices, keep = batch
@@ -130,12 +126,9 @@ def _spread(samples: Samples, count: int, recorded: int, recorded_bytes: int) ->
     return [index * count // few for index in range(few)]
 
 
-def _batches(samples: Samples, indices: Sequence[int], largest: int, memory: int) -> Iterator[Sequence[int]]:
-    """The indices, as many together as are worth it and whose inputs fit, going by the size of the first."""
-    if indices:
-        size = min(max(memory // max(samples.input(indices[0]).nbytes, 1), 1), largest)
-        for start in range(0, len(indices), size):
-            yield indices[start : start + size]
+def _batches(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for start in range(0, len(indices), size):
+        yield indices[start : start + size]
 
 
 class _RecordingExecutor:
@@ -148,6 +141,10 @@ class _RecordingExecutor:
     @property
     def execution(self) -> str:
         return self._executor.execution
+
+    @property
+    def side_by_side(self) -> int:
+        return self._executor.side_by_side
 
     def inputs(self, graph: str = "model") -> Sequence[TensorSpec]:
         return self._executor.inputs(graph)

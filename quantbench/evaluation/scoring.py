@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import numbers
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
@@ -17,11 +21,12 @@ from quantbench.evaluation.registry import get_metric
 from quantbench.graphs.executor import Executor
 from quantbench.references import Reference
 from quantbench.support import progress, sha256_lines
-from quantbench.tasks import Task, make_task, max_batch, open_with_truths
+from quantbench.tasks import Task, fitting_batch, make_task, max_batch, open_with_truths
 
 __all__ = ["DEFAULT_BATCH", "Score", "evaluate"]
 
 Array = NDArray[Any]
+T = TypeVar("T")
 
 DEFAULT_BATCH = 16
 
@@ -68,7 +73,8 @@ def evaluate(
     Args:
         dtype: what the score is called; the executor decides what is computed.
         samples: only the first so many; all where there are no more.
-        batch: samples a call; the graph's own where it is fixed, 16 without.
+        batch: samples a call; the graph's own where it is fixed, 16 without. Emulated graphs take no more than what
+            stays in the cache.
         dataset: the reference's, where it is open already.
 
     Raises:
@@ -86,6 +92,8 @@ def evaluate(
     scored = dataset.scored
     count = min(samples or len(scored), len(scored))
     size = max_batch(executor) or batch or DEFAULT_BATCH
+    if executor.execution == "emulated" and max_batch(executor) is None:
+        size = fitting_batch(scored, size)
     what = f"{reference.name} {dtype}"
     predictions, truths, seconds = _infer(task, executor, scored, count, size, what)
     outcomes = measure(predictions, truths)
@@ -110,18 +118,52 @@ def _infer(
     """Predictions and truths of the first `count` samples, and the seconds that inference took."""
     predictions: list[Any] = []
     truths: list[Any] = []
-    seconds = 0.0
-    for feeds, indices in progress(_prepared(task, executor, samples, count, size), -(-count // size), what):
-        if not predictions:
-            task.infer(executor, feeds)  # the first call of a session sets up its memory: not the variant's speed
+    spans: list[tuple[float, float]] = []
+    batches = progress(_prepared(task, executor, samples, count, size), -(-count // size), what)
+    first = next(batches)
+    task.infer(executor, first[0])  # the first call of a session sets up its memory: not the variant's speed
+
+    def run(batch: tuple[Any, Sequence[int]]) -> tuple[Any, Sequence[int]]:
+        feeds, indices = batch
         begun = time.perf_counter()
         raw = task.infer(executor, feeds)
-        seconds += time.perf_counter() - begun
+        spans.append((begun, time.perf_counter()))
+        return raw, indices
+
+    for raw, indices in _side_by_side(run, itertools.chain([first], batches), executor.side_by_side):
         known = [samples.truth(index) for index in indices]
         _check_labels(task.classes(raw), known, [samples.ids[index] for index in indices])
         predictions += task.predictions(raw)
         truths += known
-    return predictions, truths, seconds
+    return predictions, truths, _covered(spans)
+
+
+def _side_by_side(work: Callable[[T], T], items: Iterable[T], calls: int) -> Iterator[T]:
+    """`work` of each item in their order, so many at once, and no more results waiting to be taken than twice that."""
+    if calls == 1:
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(calls) as pool:
+        waiting: deque[Future[T]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > 2 * calls:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _covered(spans: Iterable[tuple[float, float]]) -> float:
+    """How much time lies within one span or several: what inference took, however many calls ran side by side."""
+    covered, until = 0.0, -math.inf
+    for begun, ended in sorted(spans):
+        covered += max(ended - max(begun, until), 0.0)
+        until = max(until, ended)
+    return covered
 
 
 def _prepared(

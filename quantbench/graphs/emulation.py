@@ -11,12 +11,15 @@ from quantbench.graphs.staging import Tap, accumulation_taps, rounding_taps
 __all__ = ["strip_emulation"]
 
 
-def strip_emulation(model: ir.Model) -> tuple[ir.Model, dict[str, Tap]]:
+def strip_emulation(model: ir.Model, threads: int | None = None) -> tuple[ir.Model, dict[str, Tap]]:
     """The float32 graph behind a written one, and the taps with which it computes the same in stages.
 
-    A graph in which nothing was written comes back with no taps. The argument is left alone.
+    A graph in which nothing was written comes back with no taps. The argument is left alone. A tap takes at most
+    `threads` threads; None takes the cores.
     """
     plain, sums = strip_accumulators(model)
     plain, roundings = strip_rounding(plain)
-    taps = accumulation_taps(sums) if sums else {}  # neither is asked for nothing: both load the kernels' compiler
-    return plain, taps | rounding_taps(roundings) if roundings else taps
+    taps = (
+        accumulation_taps(sums, threads) if sums else {}
+    )  # neither is asked for nothing: both load the kernels' compiler
+    return plain, taps | rounding_taps(roundings, threads) if roundings else taps

@@ -45,6 +45,13 @@ class Executor(Protocol):
     def execution(self) -> str:
         """`native` (one session a graph) or `emulated` (staged, rounded between stages)."""
 
+    @property
+    def side_by_side(self) -> int:
+        """How many calls at once go through most samples a second: 1 where a call keeps the cores busy by itself.
+
+        Known after the first call.
+        """
+
     def inputs(self, graph: str = "model") -> Sequence[TensorSpec]: ...
 
     def outputs(self, graph: str = "model") -> Sequence[TensorSpec]: ...
@@ -72,6 +79,10 @@ class SessionExecutor:
     @property
     def execution(self) -> str:
         return "native"
+
+    @property
+    def side_by_side(self) -> int:
+        return 1
 
     def inputs(self, graph: str = "model") -> Sequence[TensorSpec]:
         return self._inputs[graph]

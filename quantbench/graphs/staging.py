@@ -8,7 +8,10 @@ stage to stage instead of each keeping its own. What is too small to be worth a 
 
 from __future__ import annotations
 
+import math
 import os
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -30,6 +33,9 @@ from quantbench.numerics import Format
 __all__ = ["StagedExecutor", "StagedSession", "Tap", "accumulation_taps", "rounding_taps"]
 
 Array = NDArray[Any]
+
+_LONG_STAGE = 1e-4
+"""Seconds. In a shorter stage the interpreter, of which there is one for all threads, has the larger part."""
 
 
 @dataclass(frozen=True)
@@ -75,19 +81,30 @@ class StagedExecutor:
         models: graph name to a float32 graph, as `prepare` or `strip_emulation` gives it.
         taps: graph name to tensor name to what touches that tensor. A graph may have none.
         threads: intra-op threads of a stage; None takes the cores, at most 16 (every stage has its own).
+        calls: how many calls the caller can make at once, where that pays.
 
     Raises:
         InputError: a tensor is not in its graph, or ONNX Runtime cannot load a graph.
     """
 
     def __init__(
-        self, models: Mapping[str, ir.Model], taps: Mapping[str, Mapping[str, Tap]], threads: int | None = None
+        self,
+        models: Mapping[str, ir.Model],
+        taps: Mapping[str, Mapping[str, Tap]],
+        threads: int | None = None,
+        calls: int = 1,
     ) -> None:
+        self._calls = calls
         self._sessions = {name: StagedSession(model, taps.get(name, {}), threads) for name, model in models.items()}
 
     @property
     def execution(self) -> str:
         return "emulated"
+
+    @property
+    def side_by_side(self) -> int:
+        worth_it = any(session.stage_seconds > _LONG_STAGE for session in self._sessions.values())
+        return self._calls if worth_it else 1
 
     def inputs(self, graph: str = "model") -> Sequence[TensorSpec]:
         return self._sessions[graph].inputs
@@ -103,6 +120,8 @@ class StagedSession:
     """One graph in stages. The parameters are those of `StagedExecutor`, for a single graph."""
 
     def __init__(self, model: ir.Model, taps: Mapping[str, Tap], threads: int | None = None) -> None:
+        self.stage_seconds = math.inf
+        """What a stage takes on average, of all runs in the quickest."""
         pieces = cut(model, {name: tap.layout for name, tap in taps.items()})
         self.inputs: tuple[TensorSpec, ...] = pieces.inputs
         self.outputs: tuple[TensorSpec, ...] = pieces.outputs
@@ -132,6 +151,7 @@ class StagedSession:
         Raises:
             InputError: an input is missing.
         """
+        begun = time.perf_counter()
         values: dict[str, Array] = {}
         for spec in self.inputs:
             if spec.name not in feeds:
@@ -147,6 +167,7 @@ class StagedSession:
         with np.errstate(all="ignore"):  # as a session, which warns of no overflow
             for step in self._steps:
                 step.run(values)
+        self.stage_seconds = min(self.stage_seconds, (time.perf_counter() - begun) / max(len(self._steps), 1))
         return [self._constants[s.name] if s.name in self._constants else values[s.name] for s in self.outputs]
 
 
@@ -221,9 +242,17 @@ def _options(threads: int | None) -> ort.SessionOptions:
     return options
 
 
-@lru_cache(maxsize=1)
+_REGISTERING = threading.Lock()
+
+
 def _share_arena() -> None:
     """Register, once a process, the arena that the sessions of all stages draw on."""
+    with _REGISTERING:
+        _register_arena()
+
+
+@lru_cache(maxsize=1)
+def _register_arena() -> None:
     memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     ort.create_and_register_allocator(memory, None)
 

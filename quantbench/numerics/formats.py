@@ -181,7 +181,11 @@ def storage_dtype(format: str | Format) -> str:  # noqa: A002 (named as in round
     Only types that ONNX Runtime 1.32 casts to float on the CPU count: FLOAT4E2M1 and the FLOAT6 types are none of
     them. The scaled values of a block format need FLOAT.
     """
-    entry = get_format(format)
+    return _storage_dtype(get_format(format))
+
+
+@lru_cache(maxsize=4096)
+def _storage_dtype(entry: Format) -> str:
     if entry.kind == "block":
         return "FLOAT"
     castable = ((dtype, name) for dtype, name in ONNX_TYPES if dtype not in _NOT_CAST_BY_ONNXRUNTIME)

@@ -74,7 +74,7 @@ def score(bench: Bench, dtype: str, *, samples: int | None = None, batch: int | 
     """Score one dtype of an opened reference; its variant is converted first when missing or out of date."""
     if dtype != REFERENCE_DTYPE:
         up_to_date_variant(bench.reference, dtype, bench.out)
-    executor = open_variant(bench.reference, dtype, bench.out)
+    executor = open_variant(bench.reference, dtype, bench.out, scoring=True)
     return evaluation.evaluate(
         bench.reference, executor, dtype=dtype, samples=samples, batch=batch, dataset=bench.dataset
     )

@@ -7,6 +7,8 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,9 @@ from quantbench.datasets import Dataset
 from quantbench.datasets.keeping import keep_samples
 from quantbench.errors import InputError
 from quantbench.evaluation import Score
-from quantbench.graphs import Executor
 from quantbench.graphs.load import load_graphs
 from quantbench.numerics import Format, get_format
+from quantbench.numerics.threads import side_by_side
 from quantbench.operations.catalogue import AnyReference, chosen
 from quantbench.operations.conversions import REFERENCE_DTYPE
 from quantbench.quantization import open_variant
@@ -119,23 +121,32 @@ def _cells(reference: Reference, asked: Sequence[Format], samples: int | None, f
 
 
 def _scored(reference: Reference, dataset: Dataset, formats: Sequence[Format]) -> Iterator[Cell]:
-    """Score each format; the prepared graphs, the inputs and FP32's outcomes serve all of them."""
+    """Score each format, several side by side; the prepared graphs, the inputs and FP32's outcomes serve them all."""
     models = load_graphs(reference)
-    executor: Executor = open_variant(reference, REFERENCE_DTYPE, out=Path())
+    executor = open_variant(reference, REFERENCE_DTYPE, out=Path())
     baseline = evaluation.evaluate(reference, executor, dtype=REFERENCE_DTYPE, dataset=dataset)
+    calls, _ = side_by_side()
+    workers = min(calls, len(formats))
+
+    def scored(fmt: Format) -> Cell:
+        if fmt.name == REFERENCE_DTYPE:
+            return _cell(reference, fmt, baseline, baseline)
+        executor = open_emulated(models, fmt, calls // workers)
+        score = evaluation.evaluate(reference, executor, dtype=fmt.name, dataset=dataset)
+        return _cell(reference, fmt, baseline, score)
+
     started = time.perf_counter()
-    for number, fmt in enumerate(formats, 1):
-        scored = baseline
-        if fmt.name != REFERENCE_DTYPE:
-            executor = open_emulated(models, fmt)
-            scored = evaluation.evaluate(reference, executor, dtype=fmt.name, dataset=dataset)
-        cell = _cell(reference, fmt, baseline, scored)
-        left = (time.perf_counter() - started) / number * (len(formats) - number)
-        progress = f"{number} of {len(formats)}" + (f", about {left:.0f} s left" if left >= 1 else "")
-        logger.info(
-            "%s %s: %.2f%% of FP32, %s (%s)", cell.reference, cell.format, 100 * cell.ratio, cell.verdict, progress
-        )
-        yield cell
+    with ThreadPoolExecutor(workers) as pool, ExitStack() as stack:
+        cells = [pool.submit(scored, fmt) for fmt in formats]
+        for waiting in cells:
+            stack.callback(waiting.cancel)  # of a study that is given up, no more cells are begun
+        for number, cell in enumerate((done.result() for done in cells), 1):
+            left = (time.perf_counter() - started) / number * (len(formats) - number)
+            progress = f"{number} of {len(formats)}" + (f", about {left:.0f} s left" if left >= 1 else "")
+            logger.info(
+                "%s %s: %.2f%% of FP32, %s (%s)", cell.reference, cell.format, 100 * cell.ratio, cell.verdict, progress
+            )
+            yield cell
 
 
 def _cell(reference: Reference, fmt: Format, baseline: Score, scored: Score) -> Cell:

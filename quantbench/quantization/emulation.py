@@ -10,6 +10,7 @@ from quantbench.errors import InputError
 from quantbench.graphs.emulation import strip_emulation
 from quantbench.graphs.staging import StagedExecutor
 from quantbench.numerics import Format, get_format
+from quantbench.numerics.threads import side_by_side
 from quantbench.quantization.planning import plan_graph
 from quantbench.quantization.recipe import Recipe
 from quantbench.quantization.writing import write_graph
@@ -20,9 +21,9 @@ __all__ = ["check_emulated", "open_emulated"]
 def open_emulated(
     models: Mapping[str, ir.Model],
     format: str | Format,  # noqa: A002 (named as in round_to)
-    threads: int | None = None,
+    calls: int | None = None,
 ) -> StagedExecutor:
-    """Open prepared graphs with every tensor in one format: what `convert` and `open_variant` give, without the disk.
+    """Open prepared graphs for scoring with every tensor in one format, as `convert` and `open_variant` without a disk.
 
     The graphs are optimised, cut and opened anew for each format, which takes about a tenth of a second for the small
     references. Keeping the stages would not be safe: ONNX Runtime folds constants into its fused operators, and packs
@@ -31,16 +32,17 @@ def open_emulated(
     Args:
         models: prepared graphs by name; they are left alone.
         format: a float or block format.
-        threads: as of `StagedExecutor`.
+        calls: how many calls will be made side by side, at most; None for as many as the cores are good for.
 
     Raises:
         InputError: the format cannot be emulated (`check_emulated`).
     """
     recipe = Recipe(check_emulated(format).name)
     written = {name: write_graph(model, plan_graph(model, recipe, {}), {}, {}) for name, model in models.items()}
-    emulations = {name: strip_emulation(model) for name, model in written.items()}
+    most, threads = side_by_side()
+    emulations = {name: strip_emulation(model, threads) for name, model in written.items()}
     models = {name: model for name, (model, _) in emulations.items()}
-    return StagedExecutor(models, {name: taps for name, (_, taps) in emulations.items()}, threads)
+    return StagedExecutor(models, {name: taps for name, (_, taps) in emulations.items()}, threads, calls or most)
 
 
 def check_emulated(format: str | Format) -> Format:  # noqa: A002

@@ -17,6 +17,7 @@ from quantbench.graphs.emulation import strip_emulation
 from quantbench.graphs.staging import StagedExecutor
 from quantbench.graphs.widen import widen_weights
 from quantbench.numerics import get_format
+from quantbench.numerics.threads import side_by_side
 from quantbench.references import Reference, source_models
 from quantbench.support import sha256_file
 
@@ -111,11 +112,17 @@ def damaged_file(folder: Path, manifest: Mapping[str, Any]) -> Path | None:
     return None
 
 
-def open_variant(reference: Reference, dtype: str, out: Path, threads: int | None = None) -> Executor:
+def open_variant(
+    reference: Reference, dtype: str, out: Path, threads: int | None = None, *, scoring: bool = False
+) -> Executor:
     """Open a variant for inference; dtype fp32 opens the reference's own graphs.
 
     Integer variants run whole in ONNX Runtime. Variants with rounding run in stages, rounded in between: the same
     results as their portable graphs give, sooner.
+
+    Args:
+        threads: intra-op threads; None takes the cores.
+        scoring: samples a second count, not the time of a call: what runs in stages takes calls side by side.
 
     Raises:
         MissingError, InputError: as `load_variant`.
@@ -123,14 +130,18 @@ def open_variant(reference: Reference, dtype: str, out: Path, threads: int | Non
     if split_dtype(dtype) == ("fp32", NATIVE):
         models = source_models(reference)
         return SessionExecutor({name: model.SerializeToString() for name, model in models.items()}, threads)
-    return open_graphs(load_variant(out, reference, dtype).graphs, threads)
+    return open_graphs(load_variant(out, reference, dtype).graphs, threads, scoring=scoring)
 
 
-def open_graphs(graphs: dict[str, Path], threads: int | None = None) -> Executor:
-    """Open written graphs, with narrow weights widened: in stages where they hold rounding, else whole."""
+def open_graphs(graphs: dict[str, Path], threads: int | None = None, *, scoring: bool = False) -> Executor:
+    """Open written graphs, with narrow weights widened: in stages where they hold rounding, else whole.
+
+    The arguments are those of `open_variant`.
+    """
     opened = {name: ir.from_proto(onnx.load(file)) for name, file in graphs.items()}
     widened = [widen_weights(model) for model in opened.values()]
-    emulations = {name: strip_emulation(model) for name, model in opened.items()}
+    calls, staged_threads = side_by_side() if scoring else (1, threads)
+    emulations = {name: strip_emulation(model, staged_threads) for name, model in opened.items()}
     if not any(taps for _, taps in emulations.values()):
         if not any(widened):
             return SessionExecutor(graphs, threads)
@@ -138,4 +149,4 @@ def open_graphs(graphs: dict[str, Path], threads: int | None = None) -> Executor
             {name: ir.to_proto(model).SerializeToString() for name, model in opened.items()}, threads
         )
     models = {name: model for name, (model, _) in emulations.items()}
-    return StagedExecutor(models, {name: taps for name, (_, taps) in emulations.items()}, threads)
+    return StagedExecutor(models, {name: taps for name, (_, taps) in emulations.items()}, staged_threads, calls)

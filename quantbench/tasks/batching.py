@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quantbench.datasets.base import Samples
 from quantbench.errors import InputError
 from quantbench.graphs.executor import Executor, TensorSpec
 
-__all__ = ["Group", "Output", "cast", "max_batch", "output_index", "run_groups", "scatter", "stack"]
+__all__ = ["Group", "Output", "cast", "fitting_batch", "max_batch", "output_index", "run_groups", "scatter", "stack"]
 
 Array = NDArray[Any]
 
+_CACHED_BYTES = 3 << 20
 _GRAPHS = ("model", "encoder", "decoder")
 
 
@@ -43,6 +45,15 @@ def max_batch(executor: Executor) -> int | None:
         with suppress(KeyError):  # the executor has no graph of this name
             sizes += [spec.shape[0] for spec in executor.inputs(graph) if spec.shape]
     return min((size for size in sizes if size is not None), default=None)
+
+
+def fitting_batch(samples: Samples, most: int, memory: int = _CACHED_BYTES) -> int:
+    """How many samples, at most `most`, have inputs of at most `memory` bytes together, going by the first one's size.
+
+    The default is for graphs whose tensors are looked at between two stages, and should still be in the processor's
+    cache then; what a graph computes on the way is some ten times as large as its inputs.
+    """
+    return min(max(memory // max(samples.input(0).nbytes, 1), 1), most) if len(samples) else most
 
 
 def stack(executor: Executor, inputs: Sequence[Array], graph: str = "model") -> list[Group]:

@@ -89,15 +89,18 @@ def test_ctrl_c_keeps_what_is_done(tiny: Path, quantbench: Runner, monkeypatch: 
     scored: list[str] = []
     original = studies.open_emulated
 
-    def interrupted(models: object, fmt: object) -> object:
+    def interrupted(models: object, fmt: object, calls: object) -> object:
         scored.append(str(fmt))
         if scored == ["fp11", "e4m3"]:
             raise KeyboardInterrupt
-        return original(models, fmt)  # type: ignore[arg-type]
+        return original(models, fmt, calls)  # type: ignore[arg-type]
 
     monkeypatch.setattr(studies, "open_emulated", interrupted)
+    monkeypatch.setattr(studies, "side_by_side", lambda: (1, 2))
     words = ("study", tiny, "--formats", "fp11,e4m3,fp16", "--out", tiny.parent / "reports", "--json")
     stopped = quantbench(*words)
     assert stopped.status == 130 and stopped.stdout == ""
+    assert scored[:2] == ["fp11", "e4m3"]
+    del scored[:]
     assert len(json.loads(quantbench(*words).stdout)) == 3
-    assert scored == ["fp11", "e4m3", "e4m3", "fp16"]
+    assert scored == ["e4m3", "fp16"]

@@ -1,5 +1,7 @@
 """Scores against numpy and a plain ONNX Runtime loop, on a reference file of this test's own."""
 
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -153,3 +155,58 @@ def test_an_unknown_metric_is_refused(tmp_path):
     reference, executor = write_reference(tmp_path, metric="top-1")
     with pytest.raises(InputError, match="did you mean 'top1'"):
         evaluate(reference, executor, dtype="fp32")
+
+
+class Concurrent:
+    """Passes calls on, lets those of one pair meet, and notes which ran at once."""
+
+    execution = "emulated"
+    side_by_side = 2
+
+    def __init__(self, executor):
+        self.executor, self.running, self.most, self.sizes = executor, 0, 0, []
+        self.lock = threading.Lock()
+
+    def inputs(self, graph="model"):
+        return self.executor.inputs(graph)
+
+    def outputs(self, graph="model"):
+        return self.executor.outputs(graph)
+
+    def run(self, feeds, graph="model"):
+        with self.lock:
+            self.running += 1
+            self.most = max(self.most, self.running)
+            self.sizes.append(len(feeds["x"]))
+        time.sleep(0.02)
+        with self.lock:
+            self.running -= 1
+        return self.executor.run(feeds, graph)
+
+
+def test_batches_side_by_side_score_the_same_and_their_time_counts_once(tmp_path):
+    reference, executor = write_reference(tmp_path)
+    one_by_one = evaluate(reference, executor, dtype="fp32", batch=3)
+    concurrent = Concurrent(executor)
+    score = evaluate(reference, concurrent, dtype="fp11", batch=3)
+    assert concurrent.most == 2
+    assert (score.score, score.samples, score.execution) == (one_by_one.score, 30, "emulated")
+    np.testing.assert_array_equal(score.outcomes.per_sample, one_by_one.outcomes.per_sample)
+    assert 5 * 0.02 <= score.seconds <= score.total_seconds, "ten batches in five pairs"
+
+
+def test_time_between_calls_does_not_count():
+    assert scoring._covered([(5.0, 6.0), (1.0, 3.0), (2.0, 2.5), (2.5, 4.0)]) == 4.0
+    assert scoring._covered([]) == 0.0
+
+
+def test_emulated_batches_stay_in_the_cache(tmp_path, monkeypatch):
+    reference, executor = write_reference(tmp_path)
+    monkeypatch.setattr(scoring, "fitting_batch", lambda samples, most: min(most, 48 // samples.input(0).nbytes))
+    concurrent = Concurrent(executor)
+    evaluate(reference, concurrent, dtype="fp11", batch=8)
+    assert set(concurrent.sizes) == {2}, "a row of 6 float32 numbers takes 24 bytes"
+    native = Concurrent(executor)
+    native.execution = "native"
+    evaluate(reference, native, dtype="int8", batch=8)
+    assert max(native.sizes) == 8

@@ -20,6 +20,7 @@ class TinyExecutor:
     """One ONNX Runtime session, one thread; counts its calls."""
 
     execution = "native"
+    side_by_side = 1
 
     def __init__(self, model: onnx.ModelProto) -> None:
         options = ort.SessionOptions()

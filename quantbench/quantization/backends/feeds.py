@@ -72,6 +72,10 @@ class _Recorder:
     def execution(self) -> str:
         return self._executor.execution
 
+    @property
+    def side_by_side(self) -> int:
+        return self._executor.side_by_side
+
     def inputs(self, graph: str = "model") -> Sequence[TensorSpec]:
         return self._executor.inputs(graph)
 
