@@ -23,7 +23,16 @@ import rich.progress
 
 from quantbench.errors import InputError
 
-__all__ = ["atomic_file", "atomic_folder", "cache_folder", "progress", "sha256_file", "sha256_lines", "to_json"]
+__all__ = [
+    "atomic_file",
+    "atomic_folder",
+    "cache_folder",
+    "progress",
+    "return_memory",
+    "sha256_file",
+    "sha256_lines",
+    "to_json",
+]
 
 T = TypeVar("T")
 
@@ -48,6 +57,17 @@ def sha256_lines(lines: Iterable[str]) -> str:
 def to_json(document: Any) -> str:
     """The one JSON layout of the project: two spaces, keys in the order given, a newline at the end."""
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def return_memory() -> None:
+    """Give memory that is free already back to the system, after something large.
+
+    glibc keeps what its threads have freed for the next allocation of the same thread, and one step of a conversion
+    has other threads than the next: their leftovers add up. Where the C library is another one, nothing happens.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def cache_folder() -> Path:

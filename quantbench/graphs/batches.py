@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from quantbench.graphs.executor import SessionExecutor
 from quantbench.numerics.threads import cores
+from quantbench.support import return_memory
 
 __all__ = ["run_batches"]
 
@@ -25,6 +26,13 @@ def run_batches(model: ir.Model, feeds: Sequence[Mapping[str, Array]]) -> list[S
     """
     if not feeds:
         return []
+    try:
+        return _run(model, feeds)
+    finally:
+        return_memory()
+
+
+def _run(model: ir.Model, feeds: Sequence[Mapping[str, Array]]) -> list[Sequence[Array]]:
     executor = SessionExecutor({"model": ir.to_proto(model).SerializeToString()}, threads=1)
     with ThreadPoolExecutor(cores()) as pool:
         return list(pool.map(executor.run, feeds))

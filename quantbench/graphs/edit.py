@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ __all__ = [
     "drop_unused",
     "drop_unused_initializers",
     "only_user",
+    "reads",
     "removable",
     "replace_initializer_input",
     "replace_value",
@@ -40,6 +42,17 @@ def only_user(value: ir.Value) -> ir.Node | None:
     users = {id(node): node for node, _ in value.uses()}
     user = next(iter(users.values())) if len(users) == 1 else None
     return user if user is not None and user.graph is value.graph else None
+
+
+def reads(node: ir.Node) -> Iterator[ir.Value]:
+    """What a node reads: its inputs, and what its bodies (If, Loop, Scan) take from outside."""
+    yield from (value for value in node.inputs if value is not None)
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            body = attribute.as_graph()
+            inside = ir.traversal.RecursiveGraphIterator(body)
+            values = [*body.outputs, *(value for inner in inside for value in inner.inputs)]
+            yield from (value for value in values if value is not None and value.graph is node.graph)
 
 
 def add_initializer(graph: ir.Graph, name: str, array: Array | ir.TensorProtocol) -> ir.Value:

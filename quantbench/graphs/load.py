@@ -76,14 +76,20 @@ def prepare(model: onnx.ModelProto) -> ir.Model:
     _detach(graph)
     for rewrite in PREPARE:
         rewrite(graph)
-    return graph
+    return graph.clone()  # onnx_ir keeps whatever once was a graph's input, weights of old opsets among them
 
 
 def _detach(model: ir.Model) -> None:
-    """Copy weights out of the protobuf, which can then be freed."""
-    for value in model.graph.initializers.values():
-        if value.const_value is not None:
-            value.const_value = ir.Tensor(value.const_value.numpy(), name=value.name)
+    """Copy tensors out of the protobuf, which can then be freed: one that is left keeps all its memory."""
+    for graph in (model.graph, *model.graph.subgraphs()):
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                value.const_value = ir.Tensor(value.const_value.numpy(), name=value.name)
+        for node in graph:
+            for name, attribute in node.attributes.items():
+                if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype != ir.DataType.STRING:
+                    tensor = attribute.as_tensor()
+                    node.attributes[name] = ir.AttrTensor(name, ir.Tensor(tensor.numpy(), name=tensor.name))
 
 
 def _domain_problem(model: onnx.ModelProto) -> str | None:

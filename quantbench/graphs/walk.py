@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,6 +12,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from quantbench.graphs.edit import reads
 from quantbench.graphs.executor import session_options
 from quantbench.numerics.threads import cores
 
@@ -38,21 +39,16 @@ def walk(model: ir.Model, feeds: Sequence[Mapping[str, Array]], stops: Mapping[s
     nodes = list(graph)
     position = {output.name: index for index, node in enumerate(nodes) for output in node.outputs}
     order = sorted(stops, key=lambda name: position[name])
-    shared = {
-        output.name
-        for node in nodes
-        for output in node.outputs
-        if len({id(user) for user, _ in output.uses()}) > 1 or output.name in stops
-    }
+    kept = {*stops, *(_narrowest(output) for node in nodes for output in node.outputs if _is_shared(output))}
     known: dict[str, list[Array]] = {
         value.name or "": [feed[value.name or ""] for feed in feeds] for value in graph.inputs
     }
     readers = _last_readers(nodes, position, order)
-    scissors = _Scissors(model)
     with ThreadPoolExecutor(cores()) as pool:
         for step, stop in enumerate(order):
-            piece, inputs, wanted = scissors.cut(position[stop], known, shared, position)
-            known.update(zip(wanted, _run(piece, inputs, known, len(feeds), pool), strict=True))
+            piece, wanted = _cut(model, nodes, position[stop], known, kept, position)
+            known.update(zip(wanted, _run(piece, known, len(feeds), pool), strict=True))
+            del piece
             shift = visit(stop, known[stop])
             if shift is not None:
                 axis = stops[stop]
@@ -64,49 +60,74 @@ def walk(model: ir.Model, feeds: Sequence[Mapping[str, Array]], stops: Mapping[s
                 del known[name]
 
 
-class _Scissors:
-    """Cuts pieces out of a graph that does not change."""
+def _is_shared(value: ir.Value) -> bool:
+    return len({id(user) for user, _ in value.uses()}) > 1
 
-    def __init__(self, model: ir.Model) -> None:
-        self._nodes = list(model.graph)
-        self._proto = ir.to_proto(model)
-        self._tensors = {tensor.name: tensor for tensor in self._proto.graph.initializer}
-        graph = self._proto.graph
-        self._types = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
 
-    def cut(
-        self, last: int, known: Collection[str], shared: set[str | None], position: Mapping[str | None, int]
-    ) -> tuple[onnx.ModelProto, list[str], list[str]]:
-        """What it takes to reach the node at `last`: (a model, the known tensors it starts from, its outputs: those of
-        the node and the shared tensors on the way)."""
-        wanted: list[str] = []
-        inputs: dict[str, None] = {}
-        constants: dict[str, None] = {}
-        pending, taken = [last], {last}
-        while pending:
-            current = self._nodes[pending.pop()]
-            wanted += [output.name or "" for output in current.outputs if output.name in shared]
-            for value in _reads(current):
-                name = value.name or ""
-                if value.is_initializer():
-                    constants[name] = None
-                elif name in known:
-                    inputs[name] = None
-                elif position[name] not in taken:
-                    taken.add(position[name])
-                    pending.append(position[name])
-        graph = onnx.helper.make_graph(
-            [self._proto.graph.node[index] for index in sorted(taken)],
-            "piece",
-            [self._types.get(name, onnx.ValueInfoProto(name=name)) for name in inputs],
-            [onnx.ValueInfoProto(name=name) for name in wanted],
-            [self._tensors[name] for name in constants],
-        )
-        proto = self._proto
-        piece = onnx.helper.make_model(
-            graph, opset_imports=proto.opset_import, ir_version=proto.ir_version, functions=proto.functions
-        )
-        return piece, list(inputs), wanted
+def _narrowest(value: ir.Value) -> str:
+    """What to keep in place of a tensor that several pieces read: the codes that it is made of take a quarter."""
+    node = value.producer()
+    if node is not None and node.op_type == "DequantizeLinear" and node.inputs[0] is not None:
+        codes = node.inputs[0]
+        if codes.producer() is not None and all(each is None or each.is_initializer() for each in node.inputs[1:]):
+            return codes.name or ""
+    return value.name or ""
+
+
+def _cut(
+    model: ir.Model,
+    nodes: Sequence[ir.Node],
+    last: int,
+    known: Mapping[str, list[Array]],
+    kept: Collection[str],
+    position: Mapping[str | None, int],
+) -> tuple[onnx.ModelProto, list[str]]:
+    """What it takes to reach the node at `last` from known tensors: (a model, its outputs: those of `kept` on the way).
+
+    Only the piece is written out, not the graph around it: the weights are the largest part of many graphs.
+    """
+    wanted: list[str] = []
+    inputs: dict[str, None] = {}
+    constants: dict[str, ir.TensorProtocol] = {}
+    pending, taken = [last], {last}
+    while pending:
+        current = nodes[pending.pop()]
+        wanted += [output.name or "" for output in current.outputs if output.name in kept]
+        for value in reads(current):
+            name = value.name or ""
+            if value.const_value is not None and value.is_initializer():
+                constants[name] = value.const_value
+            elif name in known:
+                inputs[name] = None
+            elif position[name] not in taken:
+                taken.add(position[name])
+                pending.append(position[name])
+    graph = onnx.helper.make_graph(
+        [ir.to_proto(nodes[index]) for index in sorted(taken)],
+        "piece",
+        [_declared(name, known[name]) for name in inputs],
+        [onnx.ValueInfoProto(name=name) for name in wanted],
+        [_named(ir.to_proto(tensor), name) for name, tensor in constants.items()],
+    )
+    piece = onnx.helper.make_model(
+        graph,
+        opset_imports=[onnx.helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()],
+        ir_version=model.ir_version,
+        functions=[ir.to_proto(function) for function in model.functions.values()],
+    )
+    return piece, wanted
+
+
+def _declared(name: str, batches: Sequence[Array]) -> onnx.ValueInfoProto:
+    """A piece's input, of the type of the arrays that it is fed; axes along which they differ are open."""
+    shapes = zip(*(batch.shape for batch in batches), strict=True)
+    shape = [sizes[0] if len(set(sizes)) == 1 else None for sizes in shapes]
+    return onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(batches[0].dtype), shape)
+
+
+def _named(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
+    tensor.name = name
+    return tensor
 
 
 def _last_readers(nodes: Sequence[ir.Node], position: Mapping[str | None, int], order: Sequence[str]) -> dict[str, int]:
@@ -115,31 +136,17 @@ def _last_readers(nodes: Sequence[ir.Node], position: Mapping[str | None, int], 
     last: dict[str, int] = {}
     for index in range(len(nodes) - 1, -1, -1):
         step = step_of.get(index, max(last.get(output.name or "", -1) for output in nodes[index].outputs))
-        for value in _reads(nodes[index]):
+        for value in reads(nodes[index]):
             last[value.name or ""] = max(last.get(value.name or "", -1), step)
     return last
 
 
-def _reads(node: ir.Node) -> Iterator[ir.Value]:
-    """What a node reads: its inputs, and what its bodies (If, Loop, Scan) take from outside."""
-    yield from (value for value in node.inputs if value is not None)
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            body = attribute.as_graph()
-            inside = ir.traversal.RecursiveGraphIterator(body)
-            values = [*body.outputs, *(value for inner in inside for value in inner.inputs)]
-            yield from (value for value in values if value is not None and value.graph is node.graph)
-
-
 def _run(
-    piece: onnx.ModelProto,
-    inputs: Sequence[str],
-    known: Mapping[str, list[Array]],
-    batches: int,
-    pool: ThreadPoolExecutor,
+    piece: onnx.ModelProto, known: Mapping[str, list[Array]], batches: int, pool: ThreadPoolExecutor
 ) -> list[list[Array]]:
     """The outputs of a piece, each as a list over the batches, which run side by side."""
     session = ort.InferenceSession(piece.SerializeToString(), session_options(1), providers=["CPUExecutionProvider"])
+    inputs = [value.name for value in piece.graph.input]
 
     def run(batch: int) -> list[Array]:
         results: list[Array] = session.run(None, {name: known[name][batch] for name in inputs})

@@ -9,7 +9,15 @@ from numpy.typing import NDArray
 
 from quantbench.graphs.qdq import LARGEST_MULTIPLE, Affine, QuantizedTensor
 
-__all__ = ["activation_affine", "dequantize", "integer_range", "quantize", "short_step", "symmetric_affine"]
+__all__ = [
+    "activation_affine",
+    "code_type",
+    "dequantize",
+    "integer_range",
+    "quantize",
+    "short_step",
+    "symmetric_affine",
+]
 
 Array = NDArray[Any]
 
@@ -74,11 +82,17 @@ def short_step(exact: Array) -> Array:
 
 
 def quantize(values: Array, affine: Affine) -> Array:
-    """Round real values to the nearest codes, half to even, and clamp (ONNX QuantizeLinear). Returns int32."""
+    """Round real values to the nearest codes, half to even, and clamp (ONNX QuantizeLinear). Returns `code_type`s."""
     smallest, largest = integer_range(affine.format)
     scale, zero_point = (_expand(part, values.shape, affine) for part in (affine.scale, affine.zero_point))
     codes: Array = np.rint(values.astype(np.float32) / scale) + zero_point
-    return codes.clip(smallest, largest).astype(np.int32)
+    return codes.clip(smallest, largest).astype(code_type(affine.format))
+
+
+def code_type(name: str) -> np.dtype[Any]:
+    """The numpy type that codes of an integer format are held in: of 8 bits where the format has fewer."""
+    bits = max(int(name.lstrip("uint")), 8)
+    return np.dtype(f"uint{bits}" if name.startswith("u") else f"int{bits}")
 
 
 def dequantize(tensor: QuantizedTensor) -> Array:

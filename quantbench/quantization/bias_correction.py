@@ -7,6 +7,7 @@ with the expectations measured on calibration samples.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from quantbench.quantization.affine import dequantize
 from quantbench.quantization.placement import WeightUse, weight_uses
 from quantbench.quantization.plan import GraphPlan
 from quantbench.quantization.writing import activation_affines
+from quantbench.support import return_memory
 
 __all__ = ["bias_correction", "channel_means"]
 
@@ -86,6 +88,7 @@ def bias_correction(
         return shift
 
     walk(_rounded(model, plan, weights), feeds, stops, correct)
+    return_memory()
     return shifts
 
 
@@ -103,9 +106,16 @@ def _rounded(model: ir.Model, plan: GraphPlan, weights: Mapping[str, QuantizedTe
     """The graph with its rounding, computed in float."""
     rounded = model.clone()
     for name, tensor in weights.items():
-        rounded.graph.initializers[name].const_value = ir.Tensor(dequantize(tensor), name=name)
+        # made when a piece of the walk needs it: all of them at once are as large as the graph
+        rounded.graph.initializers[name].const_value = ir.LazyTensor(
+            partial(_dequantized, tensor), ir.DataType.FLOAT, ir.Shape(tensor.codes.shape), name=name
+        )
     write_activations(rounded, activation_affines(plan), plan.integer_nodes)
     return rounded
+
+
+def _dequantized(tensor: QuantizedTensor) -> ir.Tensor[Array]:
+    return ir.Tensor(dequantize(tensor))
 
 
 def _channel_mean(batches: list[Array], axis: int) -> Array:

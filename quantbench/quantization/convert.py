@@ -40,7 +40,7 @@ from quantbench.quantization.rules import within_rules
 from quantbench.quantization.transforms import Equalized, equalize, fold_tables
 from quantbench.quantization.variant import NATIVE, variant_folder
 from quantbench.references import Reference
-from quantbench.support import to_json
+from quantbench.support import return_memory, to_json
 from quantbench.tasks import make_task
 
 __all__ = ["convert"]
@@ -97,6 +97,7 @@ def convert(
     if kept is not None:
         return account(folder, kept, time.perf_counter() - started, 0.0, kept=True)
     models = load_graphs(reference)
+    return_memory()
     check_rules(models, recipe)
     task = make_task(reference, dataset)
     calibrating = time.perf_counter()
@@ -116,6 +117,7 @@ def convert(
         seen, feeds = observe(models, tensors, task, samples, count, *recorded, known)
         if known is None:
             save_observations(file, seen, key)
+    return_memory()
     calibration_seconds = time.perf_counter() - calibrating
     decisions = _decisions(reference, recipe, models, seen, feeds, Agreement(models, task, samples, count))
     plan = Plan(

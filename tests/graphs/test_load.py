@@ -179,3 +179,23 @@ def test_a_real_network():
     shape = [size.dim_value or 1 for size in before.graph.input[0].type.tensor_type.shape.dim]
     feeds = {names[0]: normal(*shape)}
     np.testing.assert_allclose(run(after, feeds)[0], run(before, feeds)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_of_the_protobuf_is_left():
+    """One tensor that still lay in it would keep all its memory: 100 MB for the attribute of a ConstantOfShape."""
+    proto = graph(
+        """
+        g (float[n,4] x) => (float[n,3] y)
+        { s = Shape(x)  z = ConstantOfShape <value = float {2}> (s)  a = Add(x, z)  y = MatMul(a, w) }
+        """,
+        w=normal(4, 3),
+    )  # fmt: skip
+    prepared = prepare(proto)
+    tensors = [value.const_value for value in prepared.graph.initializers.values()]
+    tensors += [
+        attribute.as_tensor()
+        for node in prepared.graph
+        for attribute in node.attributes.values()
+        if attribute.type == ir.AttributeType.TENSOR
+    ]
+    assert len(tensors) >= 2 and all(type(tensor) is ir.Tensor for tensor in tensors)

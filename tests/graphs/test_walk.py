@@ -129,3 +129,32 @@ def test_an_output_that_is_read_on_has_a_type_too():
     seen: list[str] = []
     walk(model(proto), FEEDS, STOPS, lambda name, batches: seen.append(name))
     assert seen == list(STOPS)
+
+
+def test_what_several_pieces_read_is_kept_in_codes(monkeypatch: pytest.MonkeyPatch):
+    """A quarter of the memory, and the same values."""
+    proto = graph(
+        """
+        g (float[n,3,6,6] x) => (float[n,8,4,4] y)
+        {
+          a = Conv(x, w1)  c = QuantizeLinear(a, s, z)  d = DequantizeLinear(c, s, z)
+          b = Conv(d, w2)  y = Add(b, d)
+        }
+        """,
+        w1=normal(8, 3, 3, 3), w2=normal(8, 8, 1, 1, seed=2), s=np.float32(0.1), z=np.uint8(128),
+    )  # fmt: skip
+    module = sys.modules[walk.__module__]
+    run_piece, starts = module._run, []
+
+    def noting(piece: onnx.ModelProto, *rest: object) -> object:
+        starts.append({value.name: value.type.tensor_type.elem_type for value in piece.graph.input})
+        return run_piece(piece, *rest)
+
+    monkeypatch.setattr(module, "_run", noting)
+    seen: dict[str, list[np.ndarray]] = {}
+    stops = {"a": 1, "b": 1, "y": 1}
+    walk(model(proto), FEEDS, stops, lambda name, batches: seen.update({name: [batch.copy() for batch in batches]}))
+    assert starts[1] == {"a": onnx.TensorProto.FLOAT}
+    assert starts[2] == {"b": onnx.TensorProto.FLOAT, "c": onnx.TensorProto.UINT8}
+    for batch, feed in enumerate(FEEDS):
+        np.testing.assert_allclose(seen["y"][batch], run(proto, feed)[0], rtol=1e-5, atol=1e-5)

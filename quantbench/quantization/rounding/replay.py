@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from quantbench.graphs.edit import reads
 from quantbench.graphs.executor import session_options
 
 __all__ = ["Piece", "Replay"]
@@ -85,7 +86,7 @@ class Replay:
                 continue
             if name in self._shared and name != stop:
                 wanted.append(name)
-            for value in _reads(producers[name]):
+            for value in reads(producers[name]):
                 if not value.is_initializer() and value.name not in seen:
                     seen.add(value.name or "")
                     pending.append(value.name or "")
@@ -99,7 +100,7 @@ class Replay:
             names = [output.name or "" for output in node.outputs]
             own = [first[name] for name in names if name in first]
             step = min(own) if own else max((last.get(name, -1) for name in names), default=-1)
-            for value in _reads(node):
+            for value in reads(node):
                 last[value.name or ""] = max(last.get(value.name or "", -1), step)
         return last
 
@@ -149,14 +150,3 @@ class Piece:
                 self.computed[name][batch] = value
         stop: Array = results[0]
         return stop
-
-
-def _reads(node: ir.Node) -> Iterator[ir.Value]:
-    """What a node reads: its inputs, and what its bodies (If, Loop, Scan) take from outside."""
-    yield from (value for value in node.inputs if value is not None)
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            body = attribute.as_graph()
-            inside = ir.traversal.RecursiveGraphIterator(body)
-            values = [*body.outputs, *(value for inner in inside for value in inner.inputs)]
-            yield from (value for value in values if value is not None and value.graph is node.graph)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from quantbench.graphs.qdq import LARGEST_MULTIPLE, Affine, QuantizedTensor
-from quantbench.quantization.affine import integer_range
+from quantbench.quantization.affine import code_type, integer_range
 from quantbench.quantization.placement import WeightUse
 from quantbench.quantization.plan import GraphPlan, TensorPlan
 from quantbench.quantization.rounding.factor import factorize, multiply, solve
@@ -75,7 +75,7 @@ def round_weight(
             highest=largest - middle,
             least_scale=least * max(multiples, 1),
             nearest=Solution(
-                layout.matrix(nearest.codes - middle).astype(np.int32),
+                layout.matrix(nearest.codes.astype(np.int32) - middle),
                 _scale_matrix(layout, affine, tensor, shape),
             ),
             one_scale=tensor.axis is None,
@@ -87,7 +87,7 @@ def round_weight(
     rounded = Affine(
         tensor.format, scale, np.full(scale.shape, middle), tensor.axis, tensor.block_size, affine.channel_axis
     )
-    return QuantizedTensor(layout.tensor(solution.codes) + middle, rounded)
+    return QuantizedTensor((layout.tensor(solution.codes) + middle).astype(code_type(tensor.format)), rounded)
 
 
 def _scale_matrix(layout: MatrixLayout, affine: Affine, tensor: TensorPlan, shape: tuple[int, int, int]) -> Array:
