@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,13 +52,15 @@ def walk(model: ir.Model, feeds: Sequence[Mapping[str, Array]], stops: Mapping[s
             del piece
             shift = visit(stop, known[stop])
             if shift is not None:
-                axis = stops[stop]
-                for values in known[stop]:
-                    along = [1] * values.ndim
-                    along[axis] = -1
-                    values += shift.reshape(along).astype(np.float32)
+                list(pool.map(partial(_add, shift.astype(np.float32), stops[stop]), known[stop]))
             for name in [name for name in known if readers.get(name, -1) <= step]:
                 del known[name]
+
+
+def _add(shift: Array, axis: int, values: Array) -> None:
+    along = [1] * values.ndim
+    along[axis] = -1
+    values += shift.reshape(along)
 
 
 def _is_shared(value: ir.Value) -> bool:

@@ -17,13 +17,13 @@ from quantbench.tasks import Task, make_task
 
 __all__ = ["only_stores_integers", "speedup"]
 
-_SECONDS = 0.3
+_SECONDS = 0.15
 _ROUNDS = 3
 """At least so many runs of each, however long they take."""
 
 
 def speedup(reference: Reference, conversion: Conversion) -> float | None:
-    """FP32's time over the variant's for one calibration sample, the median of runs in turn, for about 0.3 seconds.
+    """FP32's time over the variant's for one calibration sample, the median of runs in turn, for about 0.15 seconds.
 
     None where nothing can be compared: what is emulated says nothing about hardware that has the format.
     """

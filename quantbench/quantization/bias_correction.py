@@ -7,6 +7,7 @@ with the expectations measured on calibration samples.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from quantbench.graphs.batches import run_batches
 from quantbench.graphs.channel_reductions import put_out_channels, put_out_size
 from quantbench.graphs.qdq import QuantizedTensor, write_activations
 from quantbench.graphs.walk import walk
+from quantbench.numerics.threads import cores
 from quantbench.quantization.affine import dequantize
 from quantbench.quantization.placement import WeightUse, weight_uses
 from quantbench.quantization.plan import GraphPlan
@@ -82,12 +84,14 @@ def bias_correction(
     biases = dict(zip(stops, (use.added or "" for use in uses.values() if use.added is not None), strict=True))
     shifts: dict[str, Array] = {}
 
-    def correct(stop: str, batches: list[Array]) -> Array:
-        shift: Array = exact[stop] - _channel_mean(batches, stops[stop])
-        shifts[biases[stop]] = shift
-        return shift
+    with ThreadPoolExecutor(cores()) as pool:
 
-    walk(_rounded(model, plan, weights), feeds, stops, correct)
+        def correct(stop: str, batches: list[Array]) -> Array:
+            shift: Array = exact[stop] - _channel_mean(batches, stops[stop], pool)
+            shifts[biases[stop]] = shift
+            return shift
+
+        walk(_rounded(model, plan, weights), feeds, stops, correct)
     return_memory()
     return shifts
 
@@ -118,9 +122,9 @@ def _dequantized(tensor: QuantizedTensor) -> ir.Tensor[Array]:
     return ir.Tensor(dequantize(tensor))
 
 
-def _channel_mean(batches: list[Array], axis: int) -> Array:
+def _channel_mean(batches: list[Array], axis: int, pool: ThreadPoolExecutor) -> Array:
     """Mean over everything but the channels, float64."""
     others = tuple(other for other in range(batches[0].ndim) if other != axis % batches[0].ndim)
-    sums = [batch.sum(axis=others, dtype=np.float64) for batch in batches]
+    sums = list(pool.map(lambda batch: batch.sum(axis=others, dtype=np.float64), batches))
     count = sum(batch.size // batch.shape[axis] for batch in batches)
     return np.asarray(np.sum(sums, axis=0) / count)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 __all__ = ["Candidate", "most_saved", "share_with_least_error"]
 
@@ -34,8 +33,8 @@ def most_saved(candidates: Sequence[Candidate], budget: float) -> list[str]:
     costly = [candidate for candidate in candidates if 0 < candidate.error <= budget]
     if not costly:
         return free
-    within = LinearConstraint(_errors(costly) / budget, ub=1.0)  # in units that the solver's tolerance is small in
-    return [*free, *_chosen(costly, within, -_elements(costly))]
+    shares = _errors(costly) / budget  # in units that the solver's tolerance is small in
+    return [*free, *_chosen(costly, shares, (-np.inf, 1.0), -_elements(costly))]
 
 
 def share_with_least_error(candidates: Sequence[Candidate], share: float) -> list[str]:
@@ -43,12 +42,19 @@ def share_with_least_error(candidates: Sequence[Candidate], share: float) -> lis
     if not candidates:
         return []
     elements = _elements(candidates)
-    enough = LinearConstraint(elements / elements.sum(), lb=share)
-    return _chosen(candidates, enough, _errors(candidates))
+    return _chosen(candidates, elements / elements.sum(), (share, np.inf), _errors(candidates))
 
 
-def _chosen(candidates: Sequence[Candidate], constraint: LinearConstraint, cost: NDArray[np.float64]) -> list[str]:
-    """The solution of the 0-1 programme, by scipy's HiGHS."""
+def _chosen(
+    candidates: Sequence[Candidate],
+    shares: NDArray[np.float64],
+    within: tuple[float, float],
+    cost: NDArray[np.float64],
+) -> list[str]:
+    """The cheapest candidates whose shares add up to something `within`: a 0-1 programme, solved by scipy's HiGHS."""
+    from scipy.optimize import Bounds, LinearConstraint, milp  # a third of a second, which few conversions need
+
+    constraint = LinearConstraint(shares, *within)
     scale = max(float(np.abs(cost).max()), 1e-300)
     found = milp(cost / scale, constraints=constraint, integrality=np.ones(len(candidates)), bounds=Bounds(0, 1))
     return [candidate.name for candidate, taken in zip(candidates, found.x, strict=True) if taken > 0.5]
