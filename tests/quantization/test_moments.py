@@ -70,7 +70,7 @@ def test_columns_times_rows_are_the_operation(name: str):
 def test_moments_are_those_of_the_columns(name: str, centred: bool):
     _, patches, _, _, x = case(name)
     near = np.rint(x * 8) / 8
-    sums = MomentsSum(patches, products=True)
+    sums = MomentsSum(patches, products=True, batches=3)
     columns = []
     for batch in range(3):
         images = patches.images(x + batch)
@@ -94,7 +94,7 @@ def test_shrinkage_is_that_of_ledoit_and_wolf():
     """Batches of many independent positions: the formula of the paper, applied to the batches' covariances."""
     generator = np.random.default_rng(0)
     x = (generator.normal(size=(8, 50, 6)) * np.arange(1, 7)).astype(np.float32)
-    sums = MomentsSum(Patches(last=True), products=True)
+    sums = MomentsSum(Patches(last=True), products=True, batches=len(x))
     for batch in x:
         sums.add(batch, batch, np.arange(50))
     each = np.stack([np.cov(batch.T.astype(np.float64)) for batch in x])
@@ -104,13 +104,27 @@ def test_shrinkage_is_that_of_ledoit_and_wolf():
     np.testing.assert_allclose(sums.result(True).shrinkage, [noise / distance], rtol=1e-4)
 
 
+def test_many_batches_are_added_up_in_a_few_parts():
+    """Thirty batches, which twelve parts do not divide evenly: shrinkage is that of parts of three batches each."""
+    generator = np.random.default_rng(4)
+    x = (generator.normal(size=(30, 50, 6)) * np.arange(1, 7)).astype(np.float32)
+    many = MomentsSum(Patches(last=True), products=True, batches=30)
+    few = MomentsSum(Patches(last=True), products=True, batches=10)
+    for batch in x:
+        many.add(batch, batch, np.arange(50))
+    for part in x.reshape(10, 150, 6):
+        few.add(part, part, np.arange(150))
+    for name in ("mean_exact", "hessian", "shrinkage"):
+        np.testing.assert_allclose(getattr(many.result(True), name), getattr(few.result(True), name), rtol=1e-6)
+
+
 def test_sums_are_exact_in_any_order():
     """Of one batch: positions in another order give the same bits."""
     x = normal(4000, 6, seed=3) * np.float32(1e3)
     order = np.random.default_rng(1).permutation(4000)
     results = []
     for rows in (x, x[order]):
-        sums = MomentsSum(Patches(last=True), products=True)
+        sums = MomentsSum(Patches(last=True), products=True, batches=1)
         sums.add(rows, np.rint(rows), np.arange(4000))
         results.append(sums.result(False))
     assert np.array_equal(results[0].hessian, results[1].hessian)

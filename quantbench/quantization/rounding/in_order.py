@@ -36,8 +36,10 @@ Array = NDArray[Any]
 
 _BUDGET = 1 << 28
 """Bytes of intermediate tensors that are kept while the exact and the rounded graph are followed, for both together."""
-_POSITIONS = 1 << 13
-"""Output positions at most that second moments are taken at; means are taken over all."""
+_POSITIONS = 1 << 10, 1 << 13
+"""Output positions at least and at most that second moments are taken at; means are taken over all."""
+_POSITIONS_PER_COLUMN = 64
+"""As many, in between: the moments of few columns, as in depthwise convolutions, are known after few positions."""
 _ELEMENTS = 1 << 21
 """Numbers at most that the columns of one batch may hold."""
 
@@ -99,7 +101,7 @@ def round_in_order(
     if not alone:
         replays.append(Replay(rounded, feeds, [stop for _, stop in order], _BUDGET // 2))
     for step, stop in enumerate(progress(order, len(order), "rounding weights")):
-        sums = {patches[name]: MomentsSum(patches[name], method.reads_inputs) for name in stops[stop]}
+        sums = {patches[name]: MomentsSum(patches[name], method.reads_inputs, len(feeds)) for name in stops[stop]}
         pieces = [replay.open() for replay in replays]
         _add_up(pieces, len(feeds), sums, (seed, step))
         for replay, piece in zip(replays, pieces, strict=True):
@@ -119,7 +121,6 @@ def round_in_order(
 def _add_up(pieces: Sequence[Piece], batches: int, sums: Mapping[Patches, MomentsSum], seed: tuple[int, int]) -> None:
     """Run the pieces on all batches, in threads, and add up the moments in the order of the batches: of what the first
     piece, of the exact graph, computes with what the last computes."""
-    quota = -(-_POSITIONS // max(batches, 1))
 
     def run(batch: int) -> tuple[Array, Array]:
         results = [piece.run(batch) for piece in pieces]
@@ -134,7 +135,9 @@ def _add_up(pieces: Sequence[Piece], batches: int, sums: Mapping[Patches, Moment
                     images = patches.images(exact)
                     height, width = patches.positions(images)
                     generator = np.random.default_rng((*seed, batch))
-                    few = min(quota, max(_ELEMENTS // (images.shape[1] * patches.kernel[0] * patches.kernel[1]), 64))
+                    columns = images.shape[1] * patches.kernel[0] * patches.kernel[1]
+                    wanted = int(np.clip(columns // patches.groups * _POSITIONS_PER_COLUMN, *_POSITIONS))
+                    few = min(-(-wanted // batches), max(_ELEMENTS // columns, 64))
                     each.add(exact, rounded, _some(len(images) * height * width, few, generator))
 
 

@@ -15,6 +15,9 @@ __all__ = ["Moments", "MomentsSum"]
 Array = NDArray[Any]
 
 _MOST_SHRINKAGE = 0.95
+_PARTS = 12
+"""Into how many parts the batches are divided: enough to see how second moments vary, and few enough that the work on
+whole matrices of them is small beside the products."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Moments:
             up the means.
         cross: E[(x − r)·rᵀ], the same way.
         shrinkage: (groups,) float64, from 0 to 0.95: the share of `hessian` that is better replaced by its mean on the
-            diagonal, by how much it varies from batch to batch.
+            diagonal, by how much it varies from part to part of the samples.
     """
 
     mean_exact: Array
@@ -38,21 +41,24 @@ class Moments:
 
 
 class MomentsSum:
-    """Adds up moments batch by batch.
+    """Adds up moments, a few batches at a time.
 
-    Inputs are rounded to a grid so fine that all products and sums of a batch are whole numbers below 2^53. Floats
+    Inputs are rounded to a grid so fine that all products and sums of a part are whole numbers below 2^53. Floats
     hold those exactly, so the order of summation, and with it the number of threads, makes no difference.
 
     Args:
         patches: how the operation reads its input.
         products: whether second moments are wanted; without, `hessian`, `cross` and `shrinkage` are empty.
+        batches: how many will come.
     """
 
-    def __init__(self, patches: Patches, products: bool) -> None:
+    def __init__(self, patches: Patches, products: bool, batches: int) -> None:
         self._patches = patches
         self._products = products
+        self._together = -(-batches // _PARTS)
+        self._waiting: list[tuple[Array, Array]] = []
         self._positions = 0
-        self._batches: list[int] = []
+        self._counts: list[int] = []
         self._sums: list[Array] = []
         self._parts: list[Array] = []
 
@@ -64,8 +70,15 @@ class MomentsSum:
         _add_to(self._sums, [self._patches.sums(exact), self._patches.sums(rounded)])
         if not self._products:
             return
-        count = len(chosen)
-        x, r = self._patches.gather(exact, chosen), self._patches.gather(rounded, chosen)
+        self._waiting.append((self._patches.gather(exact, chosen), self._patches.gather(rounded, chosen)))
+        if len(self._waiting) == self._together:
+            self._add_products()
+
+    def _add_products(self) -> None:
+        """Take in the columns of the batches that wait."""
+        x, r = (np.concatenate(columns, axis=1) for columns in zip(*self._waiting, strict=True))
+        self._waiting.clear()
+        count = x.shape[1]
         step = _grid(max(np.abs(x).max(initial=0.0), np.abs(r).max(initial=0.0)), count)
         x, r = np.rint(x / step), np.rint(r / step)
         x -= r
@@ -74,7 +87,7 @@ class MomentsSum:
         covariance = (products - _outer(total, total) / count) / max(count - 1, 1)
         square = np.einsum("gkl,gkl->g", covariance, covariance)
         cross = np.matmul(x.transpose(0, 2, 1), r) * step**2
-        self._batches.append(count)
+        self._counts.append(count)
         _add_to(self._parts, [products, cross, total, x.sum(axis=1) * step, covariance, square])
 
     def result(self, centred: bool) -> Moments:
@@ -83,14 +96,16 @@ class MomentsSum:
         if not self._products:
             none = np.zeros((len(mean_exact), 0, 0))
             return Moments(mean_exact, mean_rounded, none, none, none)
-        count, batches = sum(self._batches), len(self._batches)
+        if self._waiting:
+            self._add_products()
+        count, parts = sum(self._counts), len(self._counts)
         hessian, cross, rounded, difference = (each / count for each in self._parts[:4])
         covariances, squares = self._parts[4:]
         if centred:
             hessian -= _outer(rounded, rounded)
             cross -= _outer(difference, rounded)
-        noise = (squares - np.square(covariances).sum(axis=(1, 2)) / batches) / (batches * max(batches - 1, 1))
-        shrinkage = _shrinkage(covariances / batches, noise)
+        noise = (squares - np.square(covariances).sum(axis=(1, 2)) / parts) / (parts * max(parts - 1, 1))
+        shrinkage = _shrinkage(covariances / parts, noise)
         return Moments(mean_exact, mean_rounded, hessian, cross, shrinkage)
 
 

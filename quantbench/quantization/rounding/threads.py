@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numba
 
-from quantbench.numerics.threads import cores
+from quantbench.numerics.threads import cores, share
 
 __all__ = ["compiled", "dot", "over_rows"]
 
@@ -36,11 +35,4 @@ def over_rows(kernel: Callable[..., None], rows: int, *arguments: Any) -> None:
 
     The kernel works on each row by itself, so that it does not matter who takes which.
     """
-    count = cores()
-    if count == 1 or rows <= _FEW:
-        kernel(0, rows, *arguments)
-        return
-    with ThreadPoolExecutor(count) as pool:
-        starts = range(0, rows, _CHUNK)
-        for done in [pool.submit(kernel, start, min(start + _CHUNK, rows), *arguments) for start in starts]:
-            done.result()
+    share(rows, _CHUNK, 1 if rows <= _FEW else cores(), lambda first, last: kernel(first, last, *arguments))
