@@ -92,6 +92,7 @@ class Decider:
             self.model,
             self._limit,
             lambda nodes: self._nearest(nodes, self.narrow),
+            self._draft,
             self.error_of,
             lambda decision: self._answers_stay(decision.written(self.model)),
         )
@@ -130,6 +131,11 @@ class Decider:
         if not weights or not self._means:
             return Decision(plan, weights)
         return Decision(plan, weights, bias_correction(self.model, plan, weights, self._feeds, self._means))
+
+    def _draft(self, kept: Collection[str], shifts: Mapping[str, Array]) -> Decision:
+        """As `_nearest` with all weights in 8 bits, and given shifts of biases."""
+        plan = self._plan(kept, self.narrow)
+        return Decision(plan, round_to_nearest(self.model, plan), dict(shifts))
 
     def _round(self, kept: Collection[str], wide: Collection[str]) -> Decision:
         """The same by the method of the recipe."""
