@@ -13,6 +13,9 @@ __all__ = ["put_out_channels", "put_out_size"]
 def put_out_channels(graph: ir.Graph, value: ir.Value, axis: int, reduction: str, name: str) -> None:
     """Let the graph put out `reduction` (ReduceMax, ReduceMean, …) of a tensor over all axes but one, as `name`.
 
+    ONNX Runtime computes first what the last node needs. So of several tensors those that the graph makes first should
+    be put out last: the other way round all of them are held at once.
+
     Requires: the tensor's rank is known.
     """
     assert value.shape is not None

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from quantbench.graphs.edit import reads
 from quantbench.graphs.executor import session_options
+from quantbench.graphs.liveness import last_steps
 from quantbench.numerics.threads import cores
 
 __all__ = ["walk"]
@@ -44,7 +45,7 @@ def walk(model: ir.Model, feeds: Sequence[Mapping[str, Array]], stops: Mapping[s
     known: dict[str, list[Array]] = {
         value.name or "": [feed[value.name or ""] for feed in feeds] for value in graph.inputs
     }
-    readers = _last_readers(nodes, position, order)
+    last = last_steps(nodes, order, kept)
     with ThreadPoolExecutor(cores()) as pool:
         for step, stop in enumerate(order):
             piece, wanted = _cut(model, nodes, position[stop], known, kept, position)
@@ -53,7 +54,7 @@ def walk(model: ir.Model, feeds: Sequence[Mapping[str, Array]], stops: Mapping[s
             shift = visit(stop, known[stop])
             if shift is not None:
                 list(pool.map(partial(_add, shift.astype(np.float32), stops[stop]), known[stop]))
-            for name in [name for name in known if readers.get(name, -1) <= step]:
+            for name in [name for name in known if last.get(name, -1) <= step]:
                 del known[name]
 
 
@@ -131,17 +132,6 @@ def _declared(name: str, batches: Sequence[Array]) -> onnx.ValueInfoProto:
 def _named(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
     tensor.name = name
     return tensor
-
-
-def _last_readers(nodes: Sequence[ir.Node], position: Mapping[str | None, int], order: Sequence[str]) -> dict[str, int]:
-    """For each tensor the last step of the walk that can read it."""
-    step_of = {position[stop]: step for step, stop in enumerate(order)}
-    last: dict[str, int] = {}
-    for index in range(len(nodes) - 1, -1, -1):
-        step = step_of.get(index, max(last.get(output.name or "", -1) for output in nodes[index].outputs))
-        for value in reads(nodes[index]):
-            last[value.name or ""] = max(last.get(value.name or "", -1), step)
-    return last
 
 
 def _run(

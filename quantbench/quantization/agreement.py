@@ -38,30 +38,30 @@ class Agreement:
 
     @cached_property
     def _exact(self) -> list[Any]:
-        return self._answers(self._models)
+        return self._answers(self._models, self._count)
 
-    @property
+    @cached_property
     def discrete(self) -> bool:
-        """Whether answers are the same or not: classes and texts are, boxes are not."""
-        return all(isinstance(answer, (int, str, tuple)) for answer in self._exact)
+        """Whether answers are the same or not: classes and texts are, boxes are not. One answer tells."""
+        return all(isinstance(answer, (int, str, tuple)) for answer in self._answers(self._models, min(self._count, 1)))
 
     def changed(self, models: Mapping[str, ir.Model]) -> float:
         """The share of the samples whose answer is another one with these graphs, whose narrow weights are widened."""
         for model in models.values():
             widen_weights(model)
-        answers = self._answers(models)
+        answers = self._answers(models, self._count)
         return sum(bool(old != new) for old, new in zip(self._exact, answers, strict=True)) / self._count
 
-    def _answers(self, models: Mapping[str, ir.Model]) -> list[Any]:
+    def _answers(self, models: Mapping[str, ir.Model], count: int) -> list[Any]:
         executor = SessionExecutor(
             {name: ir.to_proto(model).SerializeToString() for name, model in models.items()}, threads=1
         )
 
         def ask(start: int) -> list[Any]:
-            indices = range(start, min(start + _BATCH, self._count))
+            indices = range(start, min(start + _BATCH, count))
             feeds = self._task.feeds(executor, [self._samples.input(index) for index in indices])
             return self._task.predictions(self._task.infer(executor, feeds))
 
         with ThreadPoolExecutor(cores()) as pool:
-            parts = pool.map(ask, range(0, self._count, _BATCH))
+            parts = pool.map(ask, range(0, count, _BATCH))
             return [answer for part in parts for answer in part]

@@ -46,10 +46,11 @@ def channel_means(model: ir.Model, feeds: Sequence[Mapping[str, Array]]) -> dict
     graph = watching.graph
     values = {output.name: output for node in graph for output in node.outputs}
     given = len(graph.outputs)
-    for stop, axis in stops.items():
-        put_out_channels(graph, values[stop], axis, "ReduceMean", f"{stop}_mean")
+    # `put_out_channels` says why the first comes last
+    for stop, axis in reversed(stops.items()):
         put_out_size(graph, values[stop], f"{stop}_size")
-    rows = [row[given:] for row in run_batches(watching, feeds)]
+        put_out_channels(graph, values[stop], axis, "ReduceMean", f"{stop}_mean")
+    rows = [row[given:][::-1] for row in run_batches(watching, feeds)]
     means: dict[str, Array] = {}
     for index, stop in enumerate(stops):
         sizes = [float(row[2 * index + 1]) for row in rows]

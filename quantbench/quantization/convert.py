@@ -176,7 +176,7 @@ def _decisions(
     weights = {name: decider.candidates for name, decider in deciders.items()}
     if recipe.narrow_share:
         share = recipe.narrow_share
-        return decided({name: frozenset(share_with_least_error(each, share)) for name, each in weights.items()})
+        return {name: deciders[name].final(share_with_least_error(each, share)) for name, each in weights.items()}
     return decided(choose_narrow(weights, _BUDGET * (1 - target), excess))
 
 

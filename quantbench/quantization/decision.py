@@ -81,6 +81,7 @@ class Decider:
         self._answers_stay = answers_stay
         self._limit = limit if feeds else 0.0
         judged = bool(self._limit)
+        self._all = feeds
         self._feeds = [feed for index, feed in enumerate(feeds) if not judged or index % _JUDGING != _JUDGING - 1]
         self._judging = feeds[_JUDGING - 1 :: _JUDGING] or feeds
         self.narrow = frozenset(narrow_weights(self._plan((), ()))) if judged else frozenset()
@@ -92,6 +93,7 @@ class Decider:
             self.model,
             self._limit,
             lambda nodes: self._nearest(nodes, self.narrow),
+            self._draft,
             self.error_of,
             lambda decision: self._answers_stay(decision.written(self.model)),
         )
@@ -99,7 +101,7 @@ class Decider:
     @cached_property
     def candidates(self) -> list[Candidate]:
         """What each weight that could be narrow does to the outputs by itself."""
-        rounded, shifts = self._codes(self._plan(self._kept[0], ()), alone=True)
+        rounded, shifts = self._codes(self._plan(self._kept[0], ()), self._feeds, alone=True)
         return candidates(self.model, {name: rounded[name] for name in sorted(self.narrow)}, shifts, self._judge)
 
     def decide(self, narrow: Collection[str]) -> Decision:
@@ -110,6 +112,13 @@ class Decider:
         if narrow or self._recipe.weight_rounding != "nearest":
             return self._round(kept, self.narrow.difference(narrow))
         return nearest
+
+    def final(self, narrow: Collection[str]) -> Decision:
+        """As `decide`, from all samples: for what is settled, so that nothing is judged any more."""
+        if not self._limit or self._recipe.weight_rounding == "nearest":
+            return self.decide(narrow)
+        plan = self._plan(self._kept[0], self.narrow.difference(narrow))
+        return Decision(plan, *self._codes(plan, self._all))
 
     @cached_property
     def _judge(self) -> OutputError:
@@ -131,20 +140,27 @@ class Decider:
             return Decision(plan, weights)
         return Decision(plan, weights, bias_correction(self.model, plan, weights, self._feeds, self._means))
 
+    def _draft(self, kept: Collection[str], shifts: Mapping[str, Array]) -> Decision:
+        """As `_nearest` with all weights in 8 bits, and given shifts of biases."""
+        plan = self._plan(kept, self.narrow)
+        return Decision(plan, round_to_nearest(self.model, plan), dict(shifts))
+
     def _round(self, kept: Collection[str], wide: Collection[str]) -> Decision:
         """The same by the method of the recipe."""
         if self._recipe.weight_rounding == "nearest" or not self._feeds:
             return self._nearest(kept, wide)
         plan = self._plan(kept, wide)
-        return Decision(plan, *self._codes(plan))
+        return Decision(plan, *self._codes(plan, self._feeds))
 
-    def _codes(self, plan: GraphPlan, *, alone: bool = False) -> tuple[dict[str, QuantizedTensor], dict[str, Array]]:
+    def _codes(
+        self, plan: GraphPlan, feeds: Feeds, *, alone: bool = False
+    ) -> tuple[dict[str, QuantizedTensor], dict[str, Array]]:
         """(weights, shifts of biases) by the method of the recipe; `alone` as of `round_in_order`."""
         recipe = self._recipe
         return round_in_order(
             self.model,
             plan,
-            self._feeds,
+            feeds,
             get_method(recipe.weight_rounding),
             shift=recipe.bias_correction,
             alone=alone,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from quantbench.quantization.placement import weight_uses
 from quantbench.quantization.plan import GraphPlan
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from quantbench.quantization.decision import Decision
 
 __all__ = ["harmful_nodes"]
+
+Array = NDArray[Any]
 
 _GROUPS = 12
 """Into how many runs of neighbouring operations a graph is divided."""
@@ -27,6 +30,7 @@ def harmful_nodes(
     model: ir.Model,
     limit: float,
     decide: Callable[[Collection[str]], Decision],
+    draft: Callable[[Collection[str], Mapping[str, Array]], Decision],
     error_of: Callable[[Decision], float],
     answers_stay: Callable[[Decision], bool],
 ) -> tuple[list[str], Decision]:
@@ -35,12 +39,14 @@ def harmful_nodes(
     Runs of neighbouring operations join the integers one after the other, in the order of the graph, and each answers
     for what the error grows by: that counts what is between it and the run before, too. The runs are then kept in
     float, the worst first, until the error of the rest is low enough and the answers stay, or what is left is spread so
-    evenly that no run is worth its speed.
+    evenly that no run is worth its speed. More runs in float are taken to be no worse than fewer, so that not every
+    number of them has to be tried.
 
     Args:
         model: a prepared graph.
         limit: the error to keep to.
         decide: decides the graph with these nodes in float.
+        draft: the same with given shifts of biases, without measuring any.
         error_of: the error of the outputs, once decided.
         answers_stay: whether few enough of the task's answers change, once decided.
 
@@ -52,19 +58,62 @@ def harmful_nodes(
     groups = _groups(model, decided.plan)
     if error <= limit or not groups:
         return [], decided
-    errors = [
-        error_of(decide([name for group in groups[count:] for name in group]))
-        for count in progress(range(len(groups)), len(groups), "finding harmful layers")
-    ]  # with the first so many runs in integers; with none, what rounding the weights alone costs
+    floats = decide([name for group in groups for name in group])
+    errors = [error_of(floats)]  # what rounding the weights alone costs
+    for count in progress(range(1, len(groups)), len(groups) - 1, "finding harmful layers"):
+        kept = [name for group in groups[count:] for name in group]
+        errors.append(error_of(draft(kept, _shifts(model, decided, floats, kept[0]))))
     caused = np.maximum(np.diff([*errors, error]), 0.0)
-    kept: list[str] = []
-    for index in np.argsort(caused, kind="stable")[::-1]:
-        if (error <= limit and answers_stay(decided)) or caused[index] < _WORTHWHILE * caused.sum():
+    worst = [index for index in np.argsort(caused, kind="stable")[::-1] if caused[index] >= _WORTHWHILE * caused.sum()]
+    return _fewest(
+        [groups[index] for index in worst],
+        decide,
+        lambda decision: error_of(decision) <= limit and answers_stay(decision),
+    )
+
+
+def _shifts(model: ir.Model, decided: Decision, floats: Decision, first: str) -> dict[str, Array]:
+    """The shifts of biases where the operations before `first` are in integers and the others in float: up to there
+    those of the graph in integers, from there on those of the graph in float. That spares a walk through the graph."""
+    before: set[str | None] = set()
+    for node in model.graph:
+        if node.name == first:
             break
-        kept += groups[index]
-        decided = decide(kept)
-        error = error_of(decided)
-    return kept, decided
+        before.add(node.name)
+    added = {use.added: use.node for use in weight_uses(model).values()}
+    return {
+        bias: (decided if added[bias] in before else floats).shifts[bias]
+        for bias in decided.shifts
+        if bias in floats.shifts
+    }
+
+
+def _fewest(
+    groups: Sequence[list[str]],
+    decide: Callable[[Collection[str]], Decision],
+    is_enough: Callable[[Decision], bool],
+) -> tuple[list[str], Decision]:
+    """The first few groups that are enough to keep in float, or all: 1, 2, 4, … are tried, then those between."""
+
+    def tried(count: int) -> tuple[list[str], Decision]:
+        kept = [name for group in groups[:count] for name in group]
+        return kept, decide(kept)
+
+    too_few, count = 0, 1
+    best = tried(count)
+    while not is_enough(best[1]):
+        if count == len(groups):
+            return best
+        too_few, count = count, min(2 * count, len(groups))
+        best = tried(count)
+    while count - too_few > 1:
+        middle = (too_few + count) // 2
+        found = tried(middle)
+        if is_enough(found[1]):
+            count, best = middle, found
+        else:
+            too_few = middle
+    return best
 
 
 def _groups(model: ir.Model, plan: GraphPlan) -> Sequence[list[str]]:

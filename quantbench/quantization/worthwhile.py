@@ -8,13 +8,14 @@ unequal neighbours cost more than equal ones).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
 from math import prod
 
 import numpy as np
 import onnx_ir as ir
 from scipy.sparse import csr_array
-from scipy.sparse.csgraph import breadth_first_order, maximum_flow
+from scipy.sparse.csgraph import breadth_first_order, connected_components, maximum_flow
 
 from quantbench.calibration import Observation
 from quantbench.quantization.costs import cost_of, crossing
@@ -23,7 +24,8 @@ from quantbench.quantization.placement import Placement, joins
 __all__ = ["slower_in_integers"]
 
 _GAIN = 0.25
-"""Share of the time that float operations have to save, as the costs are rough; else all stay in integers."""
+"""Share of an island's time that its operations in float have to save, as the costs are rough; else all of it stays in
+integers."""
 _UNIT = 10.0
 """Nanoseconds; the flow is in whole numbers."""
 _NEVER = 1 << 30
@@ -37,6 +39,9 @@ def slower_in_integers(
 ) -> tuple[str, ...]:
     """The nodes of a placement that had better stay in float, in the order of the graph.
 
+    Islands, between which only floats go, are judged each by itself: what a small one saves counts, however long the
+    large ones take.
+
     Args:
         model: a prepared graph.
         placement: the nodes that could compute in integers.
@@ -45,7 +50,7 @@ def slower_in_integers(
     sizes = _sizes(model, placement, observations)
     sides = _sides(model, set(placement.nodes))
     cut = _Cut()
-    integers = 0.0
+    integers: list[tuple[str, float]] = []
     for node in model.graph:
         side = sides.get(node.name or "")
         if side is None:
@@ -53,7 +58,7 @@ def slower_in_integers(
         cost = cost_of(node, _size(node.inputs[0], sizes), _size(node.outputs[0], sizes))
         cut.edge(_INTEGER, side, cost.in_float)
         cut.edge(side, _FLOAT, cost.in_integers)
-        integers += cost.in_integers
+        integers.append((side, cost.in_integers))
     for value in [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]:
         maker = value.producer()
         made = _FLOAT if maker is None or maker.op_type in _GIVE_FLOAT else sides.get(maker.name or "", _FLOAT)
@@ -69,11 +74,18 @@ def slower_in_integers(
         for reader_side in readers:
             cut.edge(reader_side, codes, _NEVER)
             cut.edge(reals, reader_side, _NEVER)
-        integers += conversion * ((made == _FLOAT and readers != {_FLOAT}) or (made != _FLOAT and _FLOAT in readers))
-    cheapest, in_integers = cut.solve()
-    if cheapest > (1 - _GAIN) * integers:
-        return ()
-    return tuple(name for name in placement.nodes if sides[name] not in in_integers)
+        if readers != {_FLOAT} if made == _FLOAT else _FLOAT in readers:
+            integers.append((codes, conversion))
+    in_integers = cut.solve()
+    islands = cut.islands()
+    saved: defaultdict[int, float] = defaultdict(float)
+    for place, cost_in_integers in integers:
+        saved[islands[place]] += (1 - _GAIN) * cost_in_integers
+    for place, spent in cut.spent(in_integers):
+        saved[islands[place]] -= spent
+    return tuple(
+        name for name in placement.nodes if sides[name] not in in_integers and saved[islands[sides[name]]] >= 0
+    )
 
 
 class _Cut:
@@ -89,17 +101,31 @@ class _Cut:
             pair = (self._vertex(source), self._vertex(target))
             self._edges[pair] = self._edges.get(pair, 0.0) + cost
 
-    def solve(self) -> tuple[float, set[str]]:
-        """(cost of the minimum cut, the vertices on the side of integers: as few as can be)."""
+    def solve(self) -> set[str]:
+        """The vertices on the side of integers in the minimum cut: as few as can be."""
         rows, columns = (np.array([pair[k] for pair in self._edges], np.int32) for k in (0, 1))
         costs = np.array([min(round(cost / _UNIT), _NEVER) for cost in self._edges.values()], np.int32)
         size = len(self._vertices)
         capacity = csr_array((costs, (rows, columns)), shape=(size, size))
-        found = maximum_flow(capacity, 0, 1)
-        left = csr_array(capacity - found.flow)
+        left = csr_array(capacity - maximum_flow(capacity, 0, 1).flow)
         left.eliminate_zeros()
         reached = {int(index) for index in breadth_first_order(left, 0, return_predecessors=False)}
-        return found.flow_value * _UNIT, {name for name, index in self._vertices.items() if index in reached}
+        return {name for name, index in self._vertices.items() if index in reached}
+
+    def spent(self, in_integers: Collection[str]) -> Iterator[tuple[str, float]]:
+        """What a division costs: (a vertex that is no end, cost) of each edge that it cuts."""
+        names = list(self._vertices)
+        for (source, target), cost in self._edges.items():
+            if names[source] in in_integers and names[target] not in in_integers:
+                yield names[target if source == 0 else source], cost
+
+    def islands(self) -> dict[str, int]:
+        """For each vertex the number of the part that it is connected with other than through the two ends."""
+        inner = [pair for pair in self._edges if not {0, 1} & set(pair)]
+        size = len(self._vertices)
+        rows, columns = (np.array([pair[k] for pair in inner], np.int32) for k in (0, 1))
+        _, labels = connected_components(csr_array((np.ones(len(inner)), (rows, columns)), shape=(size, size)), False)
+        return {name: int(labels[index]) for name, index in self._vertices.items()}
 
     def _vertex(self, name: str) -> int:
         return self._vertices.setdefault(name, len(self._vertices))

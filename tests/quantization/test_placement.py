@@ -80,7 +80,7 @@ def test_integer_inputs_are_no_activations():
 def test_weight_uses():
     model = prepared(
         """
-        g (float[n,4,8,8] x, int64[n] i) => (float[n,7] y, float[n,5] z, float[n,6,8,8] d) NUMBERS
+        g (float[n,4,8,8] x, int64[n,k] i) => (float[n,7] y, float[n,k,5] z, float[n,6,8,8] d) NUMBERS
         {
           c = Conv <group=2> (x, w1, b1)  d = ConvTranspose(c, w2)
           p = GlobalAveragePool(c)  f = Flatten(p)  y = Gemm(f, w3, b3)

@@ -9,6 +9,7 @@ from quantbench.graphs.passes.factor_gate import factor_gate
 from quantbench.graphs.passes.fold_affine import fold_affine
 from quantbench.graphs.passes.fold_affine_forward import fold_affine_forward
 from quantbench.graphs.passes.fold_constants import fold_constants
+from quantbench.graphs.passes.fuse_gemm import fuse_gemm
 from quantbench.graphs.passes.fuse_hard_swish import fuse_hard_swish
 from quantbench.graphs.passes.fuse_layer_norm import fuse_layer_norm
 from quantbench.graphs.passes.give_bias import give_bias
@@ -24,6 +25,7 @@ __all__ = [
     "fold_affine",
     "fold_affine_forward",
     "fold_constants",
+    "fuse_gemm",
     "fuse_hard_swish",
     "fuse_layer_norm",
     "give_bias",
@@ -37,6 +39,7 @@ PREPARE = (
     fold_constants,
     infer_shapes,
     simplify,
+    fuse_gemm,
     fold_affine,
     fuse_hard_swish,
     infer_shapes,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from quantbench.graphs.edit import reads
 from quantbench.graphs.executor import session_options
+from quantbench.graphs.liveness import last_steps
 
 __all__ = ["Piece", "Replay"]
 
@@ -41,13 +42,13 @@ class Replay:
         self._known: dict[str, list[Array]] = {name: [feed[name] for feed in feeds] for name in self._inputs}
         self._stops = stops
         self._step = 0
-        self._last = self._last_steps()
         self._shared = {
-            output.name
+            output.name or ""
             for node in self._nodes
             for output in node.outputs
             if len({id(user) for user, _ in output.uses()}) > 1
         }
+        self._last = last_steps(self._nodes, stops, self._shared)
 
     def open(self) -> Piece:
         """Get ready to compute the next stop; `close` has to follow."""
@@ -91,18 +92,6 @@ class Replay:
                     seen.add(value.name or "")
                     pending.append(value.name or "")
         return wanted, sorted(starts)
-
-    def _last_steps(self) -> dict[str, int]:
-        """For each tensor the last step that reads it when every stop before that is kept."""
-        first = {name: step for step, name in reversed(list(enumerate(self._stops)))}
-        last = {name: step for step, name in enumerate(self._stops)}
-        for node in reversed(self._nodes):
-            names = [output.name or "" for output in node.outputs]
-            own = [first[name] for name in names if name in first]
-            step = min(own) if own else max((last.get(name, -1) for name in names), default=-1)
-            for value in reads(node):
-                last[value.name or ""] = max(last.get(value.name or "", -1), step)
-        return last
 
 
 class Piece:

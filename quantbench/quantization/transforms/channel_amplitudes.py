@@ -38,7 +38,7 @@ def channel_amplitudes(
     graph = watching.graph
     values = {output.name: output for node in graph for output in node.outputs}
     given = len(graph.outputs)
-    for name, axis in axes.items():
+    for name, axis in reversed(list(axes.items())):  # `put_out_channels` says why
         magnitude = ir.Node("", "Abs", [values[name]], name=f"{name}_magnitude")
         graph.append(magnitude)
         output = magnitude.outputs[0]
@@ -46,6 +46,6 @@ def channel_amplitudes(
         put_out_channels(graph, output, axis, "ReduceMax", f"{name}_amplitude")
     largest: dict[str, Array] = {}
     for row in run_batches(watching, feeds):
-        for name, seen in zip(axes, row[given:], strict=True):
+        for name, seen in zip(axes, row[given:][::-1], strict=True):
             largest[name] = np.maximum(largest.get(name, 0.0), seen.astype(np.float64))
     return largest

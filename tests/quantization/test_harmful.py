@@ -1,0 +1,70 @@
+"""Which layers get their floats back, on a chain whose layers' harm is given."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from onnx_models import graph, normal
+
+from quantbench.graphs.passes import clean
+from quantbench.quantization.decision import Decision
+from quantbench.quantization.harmful import harmful_nodes
+from quantbench.quantization.plan import GraphPlan
+
+LAYERS = [f"c{index}" for index in range(12)]
+
+
+def chain() -> ir.Model:
+    lines = "".join(f"c{index} = Conv({'x' if index == 0 else f'c{index - 1}'}, w{index})  " for index in range(12))
+    text = f"g (float[n,2,3,3] x) => (float[n,2,3,3] c11) {{ {lines} }}"
+    return clean(ir.from_proto(graph(text, **{f"w{index}": normal(2, 2, 1, 1) for index in range(12)})))
+
+
+class Bench:
+    """Decisions whose error is the sum of what each layer in integers is given."""
+
+    def __init__(self, harm: Mapping[str, float]) -> None:
+        self.harm = harm
+        self.decided = 0
+
+    def decide(self, kept: Collection[str]) -> Decision:
+        self.decided += 1
+        return self.draft(kept, {})
+
+    def draft(self, kept: Collection[str], shifts: Mapping[str, np.ndarray]) -> Decision:
+        return Decision(GraphPlan({}, tuple(name for name in LAYERS if name not in kept), tuple(kept)))
+
+    def error_of(self, decision: Decision) -> float:
+        return 0.001 + sum(self.harm.get(name, 0.0) for name in decision.plan.integer_nodes)
+
+
+@pytest.mark.parametrize(
+    ("harm", "limit", "kept"),
+    [
+        ({"c3": 0.5}, 0.1, ["c3"]),
+        ({"c3": 0.5, "c7": 0.3, "c1": 0.05}, 0.1, ["c3", "c7"]),
+        ({"c3": 0.5, "c7": 0.3, "c1": 0.05}, 0.7, ["c3"]),
+        ({f"c{index}": 0.1 + index / 1000 for index in range(12)}, 0.65, ["c11", "c10", "c9", "c8", "c7", "c6"]),
+        ({f"c{index}": 0.1 + index / 1000 for index in range(12)}, 0.0, list(reversed(LAYERS))),
+        ({"c3": 0.5}, 1.0, []),
+        ({"c3": 0.5, "c4": 0.001}, 0.0, ["c3"]),  # no limit is worth a layer that does hardly any harm
+    ],
+)
+def test_the_worst_layers_until_the_error_is_low_enough(harm: dict[str, float], limit: float, kept: list[str]):
+    bench = Bench(harm)
+    found, decision = harmful_nodes(chain(), limit, bench.decide, bench.draft, bench.error_of, lambda decision: True)
+    assert found == kept
+    assert set(decision.plan.integer_nodes) == set(LAYERS) - set(kept)
+    assert bench.decided <= 9, "decisions are what takes time"
+
+
+def test_answers_have_to_stay_too():
+    bench = Bench({"c3": 0.5, "c7": 0.3})
+    found, _ = harmful_nodes(
+        chain(), 0.4, bench.decide, bench.draft, bench.error_of,
+        lambda decision: "c7" not in decision.plan.integer_nodes,
+    )  # fmt: skip
+    assert found == ["c3", "c7"]
