@@ -109,6 +109,14 @@ def test_entropy_is_close_to_the_best_of_a_direct_computation(shape: str):
     assert divergence(magnitudes, threshold, 256) <= best + 0.02
 
 
+def test_entropy_does_not_shrink_the_range_for_zeros():
+    """Behind ReLU6 most values are 0, and many are 6."""
+    above = np.clip(np.abs(values_of("normal")) * 3, 0, 6)
+    sparse = np.append(above, np.zeros(9 * above.size, np.float32))
+    assert get_calibrator("entropy")(observed(sparse), 256) == get_calibrator("entropy")(observed(above), 256)
+    assert get_calibrator("entropy")(observed(sparse), 256)[1] == 6.0
+
+
 def test_entropy_clips_an_outlier_and_keeps_what_is_even():
     assert get_calibrator("entropy")(observed(values_of("outlier")), 256)[1] < 20
     low, high = get_calibrator("entropy")(observed(values_of("uniform")), 256)

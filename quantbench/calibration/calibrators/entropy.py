@@ -19,7 +19,8 @@ _FINE = 2048
 def entropy(observation: Observation, levels: int) -> tuple[float, float]:
     """The range, holding 0, of magnitudes up to T, whose quantized distribution diverges least from the one observed.
 
-    T runs over the upper edges of 2,048 even bins of |x|; for each, the observed bins up to T (with the tail added to
+    Zeros are left out: every range holds 0 as a code, and where half of the values are 0, as behind Relu, their bin
+    would decide alone. T runs over the upper edges of 2,048 even bins of |x|; for each, the observed bins up to T (with the tail added to
     the last one) are compared, by Kullback–Leibler divergence, with the same bins merged into levels/2 even groups
     and spread back over the filled ones. Source: S. Migacz, "8-bit Inference with TensorRT", GTC 2017.
     """
@@ -37,8 +38,9 @@ def entropy(observation: Observation, levels: int) -> tuple[float, float]:
 
 
 def _even_bins(observation: Observation, largest: float) -> Array:
-    """Counts of |x| in `_FINE` even bins over [0, largest]; a wide bin's count is spread over those it covers."""
+    """Counts of |x| > 0 in `_FINE` even bins over [0, largest]; a wide bin's count is spread over those it covers."""
     centres, widths, counts = observation.distribution()
+    counts = np.where(centres == 0.0, 0.0, counts)
     magnitude = np.abs(centres)
     scale = _FINE / largest
     low = np.clip((magnitude - widths / 2) * scale, 0.0, _FINE)
