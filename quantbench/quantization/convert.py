@@ -18,6 +18,7 @@ from quantbench.calibration import Feeds, Observations, load_observations, obser
 from quantbench.datasets import Dataset, open_dataset
 from quantbench.datasets.keeping import keep_samples
 from quantbench.errors import InputError
+from quantbench.graphs.arena import shrink_shared_arena
 from quantbench.graphs.load import load_graphs
 from quantbench.graphs.passes import PREPARE, infer_shapes
 from quantbench.numerics import get_format
@@ -117,6 +118,7 @@ def convert(
         seen, feeds = observe(models, tensors, task, samples, count, *recorded, known)
         if known is None:
             save_observations(file, seen, key)
+    shrink_shared_arena()
     return_memory()
     calibration_seconds = time.perf_counter() - calibrating
     decisions = _decisions(reference, recipe, models, seen, feeds, Agreement(models, task, samples, count))
