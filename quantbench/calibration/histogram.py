@@ -27,7 +27,7 @@ _BLOCK = 1 << 10  # values that are counted before their extremes are looked for
 _CAPACITY = 1 << 31  # values that 32-bit counters, and their sums, may take before they are emptied
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Observation:
     """What is known of one tensor's values over the calibration samples.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from difflib import get_close_matches
+from weakref import WeakKeyDictionary
 
 from quantbench.calibration.calibrators.entropy import entropy
 from quantbench.calibration.calibrators.minmax import minmax
@@ -19,11 +20,25 @@ __all__ = ["CALIBRATORS", "get_calibrator"]
 
 Calibrator = Callable[[Observation, int], tuple[float, float]]
 
+
+def _remembered(calibrator: Calibrator) -> Calibrator:
+    """The calibrator, which looks at each observation once: a search plans the same tensors again and again."""
+    known: WeakKeyDictionary[Observation, dict[int, tuple[float, float]]] = WeakKeyDictionary()
+
+    def of(observation: Observation, levels: int) -> tuple[float, float]:
+        ranges = known.setdefault(observation, {})
+        if levels not in ranges:
+            ranges[levels] = calibrator(observation, levels)
+        return ranges[levels]
+
+    return of
+
+
 CALIBRATORS: dict[str, Calibrator] = {
-    "minmax": minmax,
-    "percentile": percentile,
-    "entropy": entropy,
-    "mse": mse,
+    "minmax": _remembered(minmax),
+    "percentile": _remembered(percentile),
+    "entropy": _remembered(entropy),
+    "mse": _remembered(mse),
 }
 
 

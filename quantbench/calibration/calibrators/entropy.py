@@ -20,9 +20,10 @@ def entropy(observation: Observation, levels: int) -> tuple[float, float]:
     """The range, holding 0, of magnitudes up to T, whose quantized distribution diverges least from the one observed.
 
     Zeros are left out: every range holds 0 as a code, and where half of the values are 0, as behind Relu, their bin
-    would decide alone. T runs over the upper edges of 2,048 even bins of |x|; for each, the observed bins up to T (with the tail added to
-    the last one) are compared, by Kullback–Leibler divergence, with the same bins merged into levels/2 even groups
-    and spread back over the filled ones. Source: S. Migacz, "8-bit Inference with TensorRT", GTC 2017.
+    would decide alone. T runs over the upper edges of 2,048 even bins of |x|; for each, the observed bins up to T (with
+    the tail added to the last one) are compared, by Kullback–Leibler divergence, with the same bins merged into
+    levels/2 even groups and spread back over the filled ones. Source: S. Migacz, "8-bit Inference with TensorRT", GTC
+    2017.
     """
     largest = max(abs(observation.minimum), abs(observation.maximum))
     if largest == 0.0:
