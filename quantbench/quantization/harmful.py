@@ -39,8 +39,8 @@ def harmful_nodes(
     Runs of neighbouring operations join the integers one after the other, in the order of the graph, and each answers
     for what the error grows by: that counts what is between it and the run before, too. The runs are then kept in
     float, the worst first, until the error of the rest is low enough and the answers stay, or what is left is spread so
-    evenly that no run is worth its speed. More runs in float are taken to be no worse than fewer, so that not every
-    number of them has to be tried.
+    evenly, or so small beside what the rounding of weights does, that no run is worth its speed. More runs in float are
+    taken to be no worse than fewer, so that not every number of them has to be tried.
 
     Args:
         model: a prepared graph.
@@ -64,7 +64,10 @@ def harmful_nodes(
         kept = [name for group in groups[count:] for name in group]
         errors.append(error_of(draft(kept, _shifts(model, decided, floats, kept[0]))))
     caused = np.maximum(np.diff([*errors, error]), 0.0)
-    worst = [index for index in np.argsort(caused, kind="stable")[::-1] if caused[index] >= _WORTHWHILE * caused.sum()]
+    least = _WORTHWHILE * max(error, caused.sum())
+    worst = [index for index in np.argsort(caused, kind="stable")[::-1] if caused[index] >= least]
+    if not worst:
+        return [], decided
     return _fewest(
         [groups[index] for index in worst],
         decide,

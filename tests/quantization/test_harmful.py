@@ -26,8 +26,9 @@ def chain() -> ir.Model:
 class Bench:
     """Decisions whose error is the sum of what each layer in integers is given."""
 
-    def __init__(self, harm: Mapping[str, float]) -> None:
+    def __init__(self, harm: Mapping[str, float], weights: float = 0.001) -> None:
         self.harm = harm
+        self.weights = weights  # the error of rounding these, wherever activations are
         self.decided = 0
 
     def decide(self, kept: Collection[str]) -> Decision:
@@ -38,7 +39,7 @@ class Bench:
         return Decision(GraphPlan({}, tuple(name for name in LAYERS if name not in kept), tuple(kept)))
 
     def error_of(self, decision: Decision) -> float:
-        return 0.001 + sum(self.harm.get(name, 0.0) for name in decision.plan.integer_nodes)
+        return self.weights + sum(self.harm.get(name, 0.0) for name in decision.plan.integer_nodes)
 
 
 @pytest.mark.parametrize(
@@ -68,3 +69,9 @@ def test_answers_have_to_stay_too():
         lambda decision: "c7" not in decision.plan.integer_nodes,
     )  # fmt: skip
     assert found == ["c3", "c7"]
+
+
+def test_no_layer_is_kept_for_what_the_rounding_of_weights_does():
+    bench = Bench({f"c{index}": 0.001 for index in range(12)}, weights=0.14)
+    found, decision = harmful_nodes(chain(), 0.01, bench.decide, bench.draft, bench.error_of, lambda decision: False)
+    assert found == [] and decision.plan.integer_nodes == tuple(LAYERS)
