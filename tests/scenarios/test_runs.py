@@ -16,7 +16,10 @@ from quantbench.datasets.base import Dataset
 from quantbench.evaluation import evaluate
 from quantbench.references import Reference
 from quantbench.references.schema import Latency
-from quantbench.scenarios import SCENARIOS, run
+from quantbench.scenarios import SCENARIOS, run, runs
+from quantbench.scenarios.record import Run
+from quantbench.scenarios.traffic import Traffic
+from quantbench.scenarios.trial import Setup, trial
 
 LINE = re.compile(
     r"TestScenario\.(\w+) qps=(\d+\.\d\d), mean=(\d+\.\d{4}), time=(\d+\.\d{3}), "
@@ -137,10 +140,36 @@ def test_accuracy_is_the_evaluated_score(
 def test_a_quick_run_of_a_slow_variant_is_valid_too(
     scenario: str, tmp_path: Path, reference: Reference, executor: TinyExecutor, dataset: Dataset
 ) -> None:
-    """64 queries of 0.15 s would take 10 s; a quick run lasts 3."""
+    """64 queries of 0.15 s would take 10 s; a quick run lasts 2."""
     roomy = replace(reference, latency=Latency(server_ms=2000.0, multi_stream_ms=2000.0))
     task = TinyTask(0.15)
     done = run(roomy, executor, dataset, task, dtype="fp32", scenario=scenario, quick=True, logs=tmp_path / "logs")
     assert done.valid and done.quick
     assert 11 <= done.queries < 64
     assert done.seconds < 8
+
+
+@pytest.mark.parametrize(("highest", "tries"), [(1e9, 1), (0.3, 3), (0.01, 3)])
+def test_a_quick_server_run_halves_a_rate_that_is_too_much(
+    highest: float,
+    tries: int,
+    tmp_path: Path,
+    reference: Reference,
+    executor: TinyExecutor,
+    dataset: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`highest`: what the system bears, as a share of the first rate."""
+    asked: list[float] = []
+
+    def bearing(setup: Setup, traffic: Traffic, folder: Path, what: str) -> Run:
+        assert traffic.target_qps is not None
+        asked.append(traffic.target_qps)
+        return replace(trial(setup, traffic, folder, what), valid=asked[-1] <= highest * asked[0])
+
+    monkeypatch.setattr(runs, "trial", bearing)
+    words = {"dtype": "fp32", "scenario": "Server", "quick": True}
+    done = run(reference, executor, dataset, TinyTask(0.002), logs=tmp_path / "logs", **words)
+    assert asked == [asked[0] / 2**halved for halved in range(tries)]
+    assert done.target_qps == asked[-1] and done.valid == (asked[-1] <= highest * asked[0])
+    assert loadgen_says(tmp_path / "logs")["effective_target_qps"] == pytest.approx(asked[-1], rel=1e-3)
