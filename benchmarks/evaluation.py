@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import statistics
 import tempfile
 import time
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
-from staging import peak_mb
+from staging import peak_in_process
 
 import quantbench
 from quantbench.datasets import Dataset, open_dataset
@@ -57,7 +56,10 @@ def main() -> None:
             quantbench.convert(reference, options.dtype, out=variants)
             for batch in map(int, options.batches.split(",")):
                 row = measure(reference, options.dtype, options.samples, batch, options.rounds, Path(variants))
-                peaks = [peak(name, dtype, options.samples, batch, variants) for dtype in ("fp32", options.dtype)]
+                peaks = [
+                    peak_in_process(evaluated, name, dtype, options.samples, batch, variants)
+                    for dtype in ("fp32", options.dtype)
+                ]
                 rows.append({**row, "fp32_peak_mb": peaks[0], "emulated_peak_mb": peaks[1]})
                 show(rows[-1])
     if options.json:
@@ -127,21 +129,9 @@ def bare_loop(reference: Reference, dataset: Dataset, samples: int, batch: int) 
     return loop
 
 
-def peak(name: str, dtype: str, samples: int, batch: int, variants: str) -> float:
-    """Peak resident memory in MB of a fresh process that scores one dtype."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_report_peak, args=(sender, name, dtype, samples, batch, variants))
-    process.start()
-    sender.close()
-    found = float(receiver.recv())
-    process.join()
-    return found
-
-
-def _report_peak(sender: Any, name: str, dtype: str, samples: int, batch: int, variants: str) -> None:
+def evaluated(name: str, dtype: str, samples: int, batch: int, variants: str) -> None:
+    """What the peak is measured of."""
     quantbench.evaluate(name, dtype, samples=samples, batch=batch, out=variants)
-    sender.send(peak_mb())
 
 
 def _over(one: float, other: float) -> float:

@@ -18,6 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ def measure(
                 seconds[way].append(time.perf_counter() - start)
     free = min(free, free_cores(processes))
     del executors
-    peaks = {way: peak_in_process(way, name, format_name, batch, variants) for way in WAYS}
+    peaks = {way: peak_in_process(_run_thrice, way, name, format_name, batch, variants) for way in WAYS}
     medians = {way: statistics.median(values) * 1e3 for way, values in seconds.items()}
     best = {way: min(values) * 1e3 for way, values in seconds.items()}
     return [
@@ -134,11 +135,11 @@ def open_way(way: str, name: str, format_name: str, variants: Path) -> Executor:
     return open_variant(reference, format_name, variants)
 
 
-def peak_in_process(way: str, name: str, format_name: str, batch: int, variants: Path) -> float:
-    """Peak resident memory in MB of a fresh process that opens one way and runs it three times."""
+def peak_in_process(work: Callable[..., object], *arguments: Any) -> float:
+    """Peak resident memory in MB of a fresh process that calls `work` with the arguments."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_report_peak, args=(sender, way, name, format_name, batch, variants))
+    process = context.Process(target=_report_peak, args=(sender, work, arguments))
     process.start()
     sender.close()
     peak = float(receiver.recv())
@@ -146,7 +147,12 @@ def peak_in_process(way: str, name: str, format_name: str, batch: int, variants:
     return peak
 
 
-def _report_peak(sender: Any, way: str, name: str, format_name: str, batch: int, variants: Path) -> None:
+def _report_peak(sender: Any, work: Callable[..., object], arguments: Sequence[Any]) -> None:
+    work(*arguments)
+    sender.send(_peak_mb())
+
+
+def _run_thrice(way: str, name: str, format_name: str, batch: int, variants: Path) -> None:
     reference = load_reference(name)
     dataset = open_dataset(reference)
     task = make_task(reference, dataset)
@@ -155,10 +161,9 @@ def _report_peak(sender: Any, way: str, name: str, format_name: str, batch: int,
     feeds = task.feeds(executor, samples)
     for _ in range(3):
         task.infer(executor, feeds)
-    sender.send(peak_mb())
 
 
-def peak_mb() -> float:
+def _peak_mb() -> float:
     """Peak resident memory of this process. On Linux getrusage would count the process that it was forked from."""
     status = Path("/proc/self/status")
     if status.exists():

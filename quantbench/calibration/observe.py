@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from quantbench.calibration.histogram import Histogram, Observation
 from quantbench.datasets.base import Samples
 from quantbench.errors import InputError
-from quantbench.graphs.executor import Executor, SessionExecutor, TensorSpec
+from quantbench.graphs.executor import Executor, PassingExecutor, SessionExecutor
 from quantbench.graphs.staging import StagedExecutor, Tap
 from quantbench.numerics.threads import side_by_side
 from quantbench.support import progress
@@ -131,27 +131,13 @@ def _batches(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
         yield indices[start : start + size]
 
 
-class _RecordingExecutor:
+class _RecordingExecutor(PassingExecutor):
     """Keeps what its graphs are fed."""
 
     def __init__(self, executor: Executor, graphs: Mapping[str, Any]) -> None:
-        self._executor = executor
+        super().__init__(executor)
         self.feeds: Feeds = {name: [] for name in graphs}
-
-    @property
-    def execution(self) -> str:
-        return self._executor.execution
-
-    @property
-    def side_by_side(self) -> int:
-        return self._executor.side_by_side
-
-    def inputs(self, graph: str = "model") -> Sequence[TensorSpec]:
-        return self._executor.inputs(graph)
-
-    def outputs(self, graph: str = "model") -> Sequence[TensorSpec]:
-        return self._executor.outputs(graph)
 
     def run(self, feeds: Mapping[str, Array], graph: str = "model") -> Sequence[Array]:
         self.feeds[graph].append({name: value.copy() for name, value in feeds.items()})
-        return self._executor.run(feeds, graph)
+        return super().run(feeds, graph)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from quantbench.errors import InputError
 
-__all__ = ["Executor", "SessionExecutor", "TensorSpec", "session_options", "tensor_specs"]
+__all__ = ["Executor", "PassingExecutor", "SessionExecutor", "TensorSpec", "session_options", "tensor_specs"]
 
 Array = NDArray[Any]
 
@@ -93,6 +93,30 @@ class SessionExecutor:
     def run(self, feeds: Mapping[str, Array], graph: str = "model") -> Sequence[Array]:
         outputs: Sequence[Array] = self._sessions[graph].run(None, feeds)
         return outputs
+
+
+class PassingExecutor:
+    """Passes everything on to another executor. What watches calls is derived from it."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    @property
+    def execution(self) -> str:
+        return self._executor.execution
+
+    @property
+    def side_by_side(self) -> int:
+        return self._executor.side_by_side
+
+    def inputs(self, graph: str = "model") -> Sequence[TensorSpec]:
+        return self._executor.inputs(graph)
+
+    def outputs(self, graph: str = "model") -> Sequence[TensorSpec]:
+        return self._executor.outputs(graph)
+
+    def run(self, feeds: Mapping[str, Array], graph: str = "model") -> Sequence[Array]:
+        return self._executor.run(feeds, graph)
 
 
 def session_options(threads: int | None = None) -> ort.SessionOptions:

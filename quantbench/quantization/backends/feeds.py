@@ -11,8 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from quantbench.datasets.base import Samples
-from quantbench.graphs import Executor
-from quantbench.graphs.executor import TensorSpec
+from quantbench.graphs.executor import Executor, PassingExecutor
 from quantbench.tasks import Task
 
 __all__ = ["CalibrationFeeds"]
@@ -59,35 +58,21 @@ class _Fed(Exception):  # noqa: N818 (nothing is wrong: it ends a sample whose f
     """A graph was fed, and what it would compute is not wanted."""
 
 
-class _Recorder:
-    """Passes calls on to an executor and keeps what one graph is fed."""
+class _Recorder(PassingExecutor):
+    """Keeps what one graph is fed."""
 
     def __init__(self, executor: Executor, graph: str, computes: bool) -> None:
-        self._executor = executor
+        super().__init__(executor)
         self._graph = graph
         self._computes = computes
         self._recorded: list[dict[str, Array]] = []
-
-    @property
-    def execution(self) -> str:
-        return self._executor.execution
-
-    @property
-    def side_by_side(self) -> int:
-        return self._executor.side_by_side
-
-    def inputs(self, graph: str = "model") -> Sequence[TensorSpec]:
-        return self._executor.inputs(graph)
-
-    def outputs(self, graph: str = "model") -> Sequence[TensorSpec]:
-        return self._executor.outputs(graph)
 
     def run(self, feeds: Mapping[str, Array], graph: str = "model") -> Sequence[Array]:
         if graph == self._graph:
             self._recorded.append({name: value.copy() for name, value in feeds.items()})
         if not self._computes:
             raise _Fed
-        return self._executor.run(feeds, graph)
+        return super().run(feeds, graph)
 
     def take(self) -> list[dict[str, Array]]:
         recorded, self._recorded = self._recorded, []
