@@ -25,7 +25,7 @@ from quantbench.datasets import open_dataset
 from quantbench.datasets.base import Dataset
 from quantbench.datasets.keeping import keep_samples
 from quantbench.graphs import Executor, SessionExecutor
-from quantbench.graphs.executor import TensorSpec
+from quantbench.graphs.executor import PassingExecutor
 from quantbench.references import Reference, load_reference, source_models
 from quantbench.scenarios import run
 from quantbench.tasks import Task, make_task
@@ -114,27 +114,17 @@ def show(row: dict[str, Any]) -> None:
     )
 
 
-class TimedExecutor:
-    """An executor that notes how long each of its runs takes."""
+class TimedExecutor(PassingExecutor):
+    """Notes how long each run takes."""
 
     def __init__(self, executor: Executor) -> None:
-        self._executor = executor
+        super().__init__(executor)
         self.seconds: list[float] = []
-
-    @property
-    def execution(self) -> str:
-        return self._executor.execution
-
-    def inputs(self, graph: str = "model") -> Sequence[TensorSpec]:
-        return self._executor.inputs(graph)
-
-    def outputs(self, graph: str = "model") -> Sequence[TensorSpec]:
-        return self._executor.outputs(graph)
 
     def run(self, feeds: Mapping[str, Any], graph: str = "model") -> Sequence[Any]:
         started = time.perf_counter()
         try:
-            return self._executor.run(feeds, graph)
+            return super().run(feeds, graph)
         finally:
             self.seconds.append(time.perf_counter() - started)
 

@@ -6,11 +6,9 @@ import itertools
 import math
 import numbers
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -19,6 +17,7 @@ from quantbench.errors import InputError
 from quantbench.evaluation.outcomes import Outcomes
 from quantbench.evaluation.registry import get_metric
 from quantbench.graphs.executor import Executor
+from quantbench.numerics.threads import in_order
 from quantbench.references import Reference
 from quantbench.support import progress, sha256_lines
 from quantbench.tasks import Task, fitting_batch, make_task, max_batch, open_with_truths
@@ -26,7 +25,6 @@ from quantbench.tasks import Task, fitting_batch, make_task, max_batch, open_wit
 __all__ = ["DEFAULT_BATCH", "Score", "evaluate"]
 
 Array = NDArray[Any]
-T = TypeVar("T")
 
 DEFAULT_BATCH = 16
 
@@ -130,31 +128,12 @@ def _infer(
         spans.append((begun, time.perf_counter()))
         return raw, indices
 
-    for raw, indices in _side_by_side(run, itertools.chain([first], batches), executor.side_by_side):
+    for raw, indices in in_order(run, itertools.chain([first], batches), executor.side_by_side):
         known = [samples.truth(index) for index in indices]
         _check_labels(task.classes(raw), known, [samples.ids[index] for index in indices])
         predictions += task.predictions(raw)
         truths += known
     return predictions, truths, _covered(spans)
-
-
-def _side_by_side(work: Callable[[T], T], items: Iterable[T], calls: int) -> Iterator[T]:
-    """`work` of each item in their order, so many at once, and no more results waiting to be taken than twice that."""
-    if calls == 1:
-        yield from map(work, items)
-        return
-    with ThreadPoolExecutor(calls) as pool:
-        waiting: deque[Future[T]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) > 2 * calls:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _covered(spans: Iterable[tuple[float, float]]) -> float:

@@ -19,7 +19,6 @@ def strip_emulation(model: ir.Model, threads: int | None = None) -> tuple[ir.Mod
     """
     plain, sums = strip_accumulators(model)
     plain, roundings = strip_rounding(plain)
-    taps = (
-        accumulation_taps(sums, threads) if sums else {}
-    )  # neither is asked for nothing: both load the kernels' compiler
+    # neither is asked for nothing: both load the compiler of the kernels
+    taps = accumulation_taps(sums, threads) if sums else {}
     return plain, taps | rounding_taps(roundings, threads) if roundings else taps

@@ -7,8 +7,6 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from quantbench.errors import InputError
 from quantbench.evaluation import Score
 from quantbench.graphs.load import load_graphs
 from quantbench.numerics import Format, get_format
-from quantbench.numerics.threads import side_by_side
+from quantbench.numerics.threads import in_order, side_by_side
 from quantbench.operations.catalogue import AnyReference, chosen
 from quantbench.operations.conversions import REFERENCE_DTYPE
 from quantbench.quantization import open_variant
@@ -136,17 +134,13 @@ def _scored(reference: Reference, dataset: Dataset, formats: Sequence[Format]) -
         return _cell(reference, fmt, baseline, score)
 
     started = time.perf_counter()
-    with ThreadPoolExecutor(workers) as pool, ExitStack() as stack:
-        cells = [pool.submit(scored, fmt) for fmt in formats]
-        for waiting in cells:
-            stack.callback(waiting.cancel)  # of a study that is given up, no more cells are begun
-        for number, cell in enumerate((done.result() for done in cells), 1):
-            left = (time.perf_counter() - started) / number * (len(formats) - number)
-            progress = f"{number} of {len(formats)}" + (f", about {left:.0f} s left" if left >= 1 else "")
-            logger.info(
-                "%s %s: %.2f%% of FP32, %s (%s)", cell.reference, cell.format, 100 * cell.ratio, cell.verdict, progress
-            )
-            yield cell
+    for number, cell in enumerate(in_order(scored, formats, workers), 1):
+        left = (time.perf_counter() - started) / number * (len(formats) - number)
+        progress = f"{number} of {len(formats)}" + (f", about {left:.0f} s left" if left >= 1 else "")
+        logger.info(
+            "%s %s: %.2f%% of FP32, %s (%s)", cell.reference, cell.format, 100 * cell.ratio, cell.verdict, progress
+        )
+        yield cell
 
 
 def _cell(reference: Reference, fmt: Format, baseline: Score, scored: Score) -> Cell:
