@@ -18,6 +18,7 @@ from quantbench.numerics.kernel import (
     RANDOM,
     SATURATING,
     compiled,
+    has_signed_zero,
     inlined,
     parameters,
     random_bits,
@@ -30,7 +31,7 @@ from quantbench.numerics.kernel import (
 
 __all__ = ["BlockRule", "block_rule", "largest_number", "largest_of_block_rows", "round_block_rows"]
 
-KERNEL_SHA256 = "42e85814861bd0b185b5070c60d69312da414349b16f6a964e125412e630973a"
+KERNEL_SHA256 = "81e5b12d4b5c1e8052e4ded554860616aa222b1f93839f1cc2a0085c1f073fe6"
 """Of kernel.py, which says why."""
 
 u32 = np.uint32
@@ -131,8 +132,10 @@ def round_block_rows(
             block += blocks
             _spread(scales, size, scale_of_value)
             number = u32(random[0] + u32(start))
-            if element_row[0] == EVEN:
-                _round_scaled_even(tile, scale_of_value, element_row)
+            if element_row[0] == EVEN and has_signed_zero(element_row):
+                _round_scaled_even(tile, scale_of_value, element_row, True)
+            elif element_row[0] == EVEN:
+                _round_scaled_even(tile, scale_of_value, element_row, False)
             elif element_row[0] == NEAREST:
                 _round_scaled(tile, scale_of_value, element_row, NEAREST, number, random)
             elif element_row[0] == DIRECTED:
@@ -209,13 +212,13 @@ def _spread(patterns: Any, size: int, scale_of_value: Any) -> None:
 
 
 @inlined
-def _round_scaled_even(values: Any, scales: Any, element_row: Any) -> None:
+def _round_scaled_even(values: Any, scales: Any, element_row: Any, signed_zero: bool) -> None:
     """`_round_scaled` for elements of mode EVEN."""
     scalars = unpack_even(element_row)
     for i in range(values.size):
         scale = scales[i]
         quotient = u32(f32(values[i] / (scale if scale != f32(0) else f32(1))).view(np.uint32))
-        values[i] = f32(u32(round_even(quotient, scalars)).view(np.float32) * scale)
+        values[i] = f32(u32(round_even(quotient, scalars, signed_zero)).view(np.float32) * scale)
 
 
 @inlined

@@ -38,6 +38,7 @@ __all__ = [
     "Rounding",
     "check_rounding",
     "compiled",
+    "has_signed_zero",
     "inlined",
     "parameters",
     "random_bits",
@@ -152,26 +153,31 @@ def unpack_even(row: Any) -> Any:
         row[4],  # what makes 2^23 steps of a power of two: an addition to its exponent
         u32(row[5]).view(np.float32),  # the largest value
         row[6],  # the pattern of what is larger
-        row[7],  # the sign of zero, where it has one
     )
 
 
 @inlined
-def round_even(pattern: Any, scalars: Any) -> Any:
+def has_signed_zero(row: Any) -> Any:
+    """Whether the format of a row for mode EVEN has a negative zero."""
+    return row[7] != u32(0)
+
+
+@inlined
+def round_even(pattern: Any, scalars: Any, signed_zero: bool) -> Any:
     """Round one float32 pattern (uint32) to nearest even by float32 itself, for a row of mode EVEN.
 
     To |x| is added 2^23 times the step that the format has at |x|. float32 has that step there, so the addition rounds
     to it, half to even, and the subtraction is exact (Dekker 1971; the step follows x, so that binades and subnormals
-    come out right, unlike with one constant for all). NaN passes through.
+    come out right, unlike with one constant for all). NaN passes through. `signed_zero`, a constant where this is
+    inlined: whether the format has a negative zero.
     """
-    least, greatest, lift, most, beyond, kept_sign = scalars
+    least, greatest, lift, most, beyond = scalars
     magnitude = u32(pattern & u32(0x7FFFFFFF))
     power = min(max(u32(pattern & u32(INFINITY)), least), greatest)
     steps = u32(power + lift).view(np.float32)
     rounded = np.float32(np.float32(magnitude.view(np.float32) + steps) - steps)
     bits = beyond if rounded > most else rounded.view(np.uint32)
-    # a nonzero value keeps its sign, zero where there is a negative zero
-    sign = u32(u32(u32(u32(0) - bits) | kept_sign) & pattern)
+    sign = u32(pattern if signed_zero else u32(u32(0) - bits) & pattern)
     return u32(bits | u32(sign & u32(0x80000000)))
 
 
@@ -260,8 +266,10 @@ def round_bits(pattern: Any, random: Any, mode: int, shape: int, scalars: Any) -
 @compiled
 def round_run(patterns: Any, row: Any) -> None:
     """Round a contiguous run of float32 patterns in place, by any mode but stochastic."""
-    if row[0] == EVEN:
-        _run_even(patterns, row)
+    if row[0] == EVEN and has_signed_zero(row):
+        _run_even(patterns, row, True)
+    elif row[0] == EVEN:
+        _run_even(patterns, row, False)
     elif row[0] == NEAREST and row[1] == SYMMETRIC:
         _run(patterns, row, NEAREST, SYMMETRIC)
     elif row[0] == NEAREST and row[1] == INTEGER:
@@ -284,10 +292,10 @@ def _run(patterns: Any, row: Any, mode: int, shape: int) -> None:
 
 
 @inlined
-def _run_even(patterns: Any, row: Any) -> None:
+def _run_even(patterns: Any, row: Any, signed_zero: bool) -> None:
     scalars = unpack_even(row)
     for i in range(patterns.size):
-        patterns[i] = round_even(patterns[i], scalars)
+        patterns[i] = round_even(patterns[i], scalars, signed_zero)
 
 
 @compiled
