@@ -7,7 +7,8 @@ the data, so that the compiler turns the loop into vector instructions. Every op
 numba would widen it to 64 bits and halve the speed.
 
 Rounding to nearest even, which emulation does all the time, is a third of the work where float32 can do it: where the
-format's numbers are far enough inside its range (`_rounds_by_adding`).
+format's numbers are far enough inside its range (`_rounds_by_adding`). Where the format has all of float32's exponents
+(bfloat16, TF32), carrying into the kept bits is all there is to it (`_cuts`).
 
 `blocks.py` and `accumulation.py` compile this kernel into their own functions. numba renews what it keeps on disk when
 the file of the function has changed, and not when this one has, so each of them holds the sha256 of this file
@@ -56,7 +57,7 @@ ALL = 0xFFFFFFFF
 INFINITY = 0x7F800000
 NAN = 0x7FC00000
 
-NEAREST, DIRECTED, RANDOM, EVEN = 0, 1, 2, 3
+NEAREST, DIRECTED, RANDOM, EVEN, CUT = 0, 1, 2, 3, 4
 SYMMETRIC, INTEGER, SCALE_ONLY, SATURATING = 0, 1, 2, 3
 
 # how the addend comes about, and two patterns: for NEAREST what joins the last kept bit at a tie (mask, always), for
@@ -93,6 +94,8 @@ def parameters(entry: Format, rounding: str, saturate: bool) -> NDArray[np.uint3
     most, most_negative = _pattern(entry.max), 0 if scale_only else _pattern(abs(entry.min))
     overflow = 0 if saturate else INFINITY if entry.has_inf else NAN if entry.has_nan else 0
     shape = SCALE_ONLY if scale_only else SYMMETRIC if entry.min == -entry.max else INTEGER
+    if rounding == "nearest-even" and not saturate and _cuts(entry):
+        return _row_of_cut(entry)
     if rounding == "nearest-even" and _rounds_by_adding(entry):
         return _row_by_adding(entry, most, overflow or most)
     row = np.array(
@@ -111,6 +114,26 @@ def parameters(entry: Format, rounding: str, saturate: bool) -> NDArray[np.uint3
         ],
         dtype=np.uint32,
     )
+    row.flags.writeable = False
+    return row
+
+
+def _cuts(entry: Format) -> bool:
+    """Whether `round_cut` rounds to the format: float32's exponents and top codes, with fewer bits after the point."""
+    return (
+        entry.kind == "float"
+        and 0 < entry.mantissa_bits < 23
+        and (entry.min_normal, entry.min_subnormal) == (2.0**-126, 2.0 ** (-126 - entry.mantissa_bits))
+        and entry.max == 2.0**128 - 2.0 ** (127 - entry.mantissa_bits)
+        and entry.has_inf
+        and entry.has_nan
+        and entry.has_negative_zero
+    )
+
+
+def _row_of_cut(entry: Format) -> NDArray[np.uint32]:
+    """The row of `round_cut`: how many bits go."""
+    row = np.array([CUT, SYMMETRIC, 23 - entry.mantissa_bits], dtype=np.uint32)
     row.flags.writeable = False
     return row
 
@@ -179,6 +202,18 @@ def round_even(pattern: Any, scalars: Any, signed_zero: bool) -> Any:
     bits = beyond if rounded > most else rounded.view(np.uint32)
     sign = u32(pattern if signed_zero else u32(u32(0) - bits) & pattern)
     return u32(bits | u32(sign & u32(0x80000000)))
+
+
+@inlined
+def round_cut(pattern: Any, drop: Any) -> Any:
+    """Round one float32 pattern (uint32) to nearest even by cutting off `drop` bits, for a row of mode CUT.
+
+    What carries out of the fraction raises the exponent, the largest one to infinity. NaN passes through.
+    """
+    last = u32(u32(pattern >> drop) & u32(1))
+    below_half = u32(u32(u32(1) << u32(drop - u32(1))) - u32(1))
+    bits = u32(u32(pattern + u32(below_half + last)) & u32(u32(ALL) << drop))
+    return pattern if u32(pattern & u32(0x7FFFFFFF)) > u32(INFINITY) else bits
 
 
 @inlined
@@ -270,6 +305,8 @@ def round_run(patterns: Any, row: Any) -> None:
         _run_even(patterns, row, True)
     elif row[0] == EVEN:
         _run_even(patterns, row, False)
+    elif row[0] == CUT:
+        _run_cut(patterns, row)
     elif row[0] == NEAREST and row[1] == SYMMETRIC:
         _run(patterns, row, NEAREST, SYMMETRIC)
     elif row[0] == NEAREST and row[1] == INTEGER:
@@ -296,6 +333,13 @@ def _run_even(patterns: Any, row: Any, signed_zero: bool) -> None:
     scalars = unpack_even(row)
     for i in range(patterns.size):
         patterns[i] = round_even(patterns[i], scalars, signed_zero)
+
+
+@inlined
+def _run_cut(patterns: Any, row: Any) -> None:
+    drop = u32(row[2] & u32(31))  # the compiler uses that it is below 32
+    for i in range(patterns.size):
+        patterns[i] = round_cut(patterns[i], drop)
 
 
 @compiled
