@@ -19,8 +19,9 @@ from quantbench.graphs.stages import Stage
 __all__ = ["SMALL", "SmallStage", "small_stage"]
 
 Array = NDArray[Any]
-SmallStage = Callable[[dict[str, Array]], list[Array]]
-"""From the stage's inputs by name (the mapping is used up) to its outputs: new, C-contiguous arrays."""
+SmallStage = Callable[[dict[str, Array]], list[Array] | None]
+"""From the stage's inputs by name (the mapping is used up) to its outputs, new, C-contiguous arrays; None where one of
+the inputs is not small."""
 
 SMALL = 1 << 16
 """Elements of the largest input up to which numpy, on one thread, is done before a session has got going."""
@@ -37,7 +38,9 @@ def small_stage(stage: Stage) -> SmallStage | None:
     if len(known) < len(operations):
         return None
 
-    def run(values: dict[str, Array]) -> list[Array]:
+    def run(values: dict[str, Array]) -> list[Array] | None:
+        if any(array.size > SMALL for array in values.values()):
+            return None
         values.update(constants)
         for operation in known:
             operation(values)

@@ -3,7 +3,7 @@
 Each stage is an ONNX Runtime session over a piece of the optimised graph (`graphs.stages`). Two settings make dozens of
 sessions cheap: their threads do not spin while another stage runs, and all draw on one arena, so that memory goes from
 stage to stage instead of each keeping its own. What is too small to be worth a session's call numpy does
-(`graphs.small_stages`).
+(`graphs.small_stages`), and a hard-swish goes through memory once (`graphs.hard_swish_stage`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from quantbench.errors import InputError
 from quantbench.graphs.block_operands import Blocks, block_rounder
 from quantbench.graphs.executor import TensorSpec, session_options
-from quantbench.graphs.small_stages import SMALL, SmallStage, small_stage
+from quantbench.graphs.hard_swish_stage import hard_swish_stage
+from quantbench.graphs.small_stages import SmallStage, small_stage
 from quantbench.graphs.stages import Cut, Layout, Stage, cut
 from quantbench.numerics import Format
 
@@ -128,10 +129,11 @@ class StagedSession:
         self._taps = {tensor: tuple(taps[name].visit for name in names) for tensor, names in pieces.touched.items()}
         self._constants = {name: onnx.numpy_helper.to_array(tensor) for name, tensor in pieces.constants.items()}
         self._shared = _shared_weights(pieces)
+        given = {spec.name for spec in pieces.inputs}
         self._steps = [
             _Step(
                 session,
-                small_stage(stage),
+                small_stage(stage) or hard_swish_stage(stage, given, threads),
                 stage.inputs,
                 stage.outputs,
                 stage.released,
@@ -177,13 +179,13 @@ class _Step:
 
     Attributes:
         session: the stage as a session.
-        small: the stage as numpy calls, where it has such a form.
+        direct: the stage without a session, where it has such a form.
         inputs, outputs, released: as of `Stage`.
         visits: for each output, what touches it.
     """
 
     session: ort.InferenceSession
-    small: SmallStage | None
+    direct: SmallStage | None
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     released: tuple[str, ...]
@@ -192,9 +194,8 @@ class _Step:
     def run(self, values: dict[str, Array]) -> None:
         """Take the inputs from `values`, put the outputs there, touched, and take out what nothing needs any more."""
         feeds = {name: values[name] for name in self.inputs}
-        if self.small is not None and all(array.size <= SMALL for array in feeds.values()):
-            results = self.small(feeds)
-        else:
+        results = self.direct(feeds) if self.direct is not None else None
+        if results is None:
             results = self.session.run(self.outputs, feeds)  # nothing is copied
         for name, result, visits in zip(self.outputs, results, self.visits, strict=True):
             for visit in visits:

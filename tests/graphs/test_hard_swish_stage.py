@@ -1,0 +1,67 @@
+"""Hard-swish without a session: the bits of ONNX Runtime, which stages qualify, and whose memory it takes."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx_models import graph, run
+
+from quantbench.graphs.hard_swish_stage import hard_swish_stage
+from quantbench.graphs.stages import cut
+from quantbench.graphs.staging import StagedSession, Tap
+
+HARD_SWISH = "g (float[n,4] x) => (float[n,4] y) { y = HardSwish(x) }"
+
+
+@settings(deadline=None)  # the first call compiles
+@given(st.lists(st.floats(width=32), min_size=8, max_size=8), st.booleans())
+def test_same_bits_as_onnxruntime(numbers: list[float], overwrite: bool) -> None:
+    model = graph(HARD_SWISH)
+    x = np.array(numbers, np.float32).reshape(2, 4)
+    (wanted,) = run(model, {"x": x})
+    (stage,) = cut(ir.from_proto(model), {}).stages
+    compute = hard_swish_stage(stage, () if overwrite else ("x",), threads=1)
+    assert compute is not None
+    fed = x.copy()
+    results = compute({"x": fed})
+    assert results is not None
+    np.testing.assert_array_equal(results[0], wanted)
+    np.testing.assert_array_equal(np.signbit(results[0][~np.isnan(wanted)]), np.signbit(wanted[~np.isnan(wanted)]))
+    if overwrite:
+        assert np.shares_memory(results[0], fed)
+    else:
+        np.testing.assert_array_equal(fed, x)
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "y = HardSigmoid(x)",
+        "h = HardSigmoid(x) y = Add(x, h)",
+        "h = HardSigmoid(x) y = Mul(h, h)",
+        "h = HardSigmoid(x) y = Mul(x, h) z = Neg(y)",
+    ],
+)
+def test_other_stages_are_left_to_sessions(nodes: str) -> None:
+    made = "z" if " z " in nodes else "y"
+    model = graph(f"g (float[n,4] x) => (float[n,4] {made}) {{ {nodes} }}")
+    (stage,) = cut(ir.from_proto(model), {}).stages
+    assert hard_swish_stage(stage, (), threads=1) is None
+
+
+def test_what_something_else_reads_is_kept() -> None:
+    model = graph("g (float[n,4] x) => (float[n,4] z) { a = Exp(x) y = HardSwish(a) z = Sub(y, a) }")
+    x = np.random.default_rng(0).normal(0, 1, (3, 4)).astype(np.float32)
+    (wanted,) = run(model, {"x": x})
+    (got,) = StagedSession(ir.from_proto(model), {"a": Tap(lambda _: None), "y": Tap(lambda _: None)}, 1).run({"x": x})
+    np.testing.assert_array_equal(got, wanted)
+
+
+def test_feeds_are_never_written_to() -> None:
+    x = np.random.default_rng(0).normal(0, 1, (3, 4)).astype(np.float32)
+    before = x.copy()
+    StagedSession(ir.from_proto(graph(HARD_SWISH)), {"y": Tap(lambda _: None)}, 1).run({"x": x})
+    np.testing.assert_array_equal(x, before)
