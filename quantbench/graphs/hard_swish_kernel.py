@@ -17,7 +17,7 @@ f32 = np.float32
 
 
 def hard_swish(x: NDArray[np.float32], alpha: np.float32, beta: np.float32, threads: int | None) -> None:
-    """x·max(0, min(1, αx + β)) in place of a C-contiguous x, each step rounded to float32, on `threads` threads at most.
+    """x·max(0, min(1, αx + β)) in place of a C-contiguous x, each step rounded to float32, on `threads` threads.
 
     Releases the GIL.
     """
