@@ -71,21 +71,20 @@ def accumulating(model: ir.Model) -> list[ir.Node]:
     ]
 
 
-def write_accumulators(model: ir.Model, accumulators: Mapping[str, Accumulator]) -> ir.Model:
-    """A copy of the graph in which the named operations add up as `accumulators` says; all others add in float32.
+def write_accumulators(model: ir.Model, accumulators: Mapping[str, Accumulator]) -> None:
+    """Let the named operations of a graph add up as `accumulators` says; all others add in float32.
 
     Their outputs keep their names, so that what is rounded afterwards stays what it was.
 
     Args:
         model: a prepared graph, opset 21 or later, whose shapes are inferred; roundings may be written in it already.
-            It is left alone.
+            Changed in place.
         accumulators: by the name of a node that `accumulating` lists.
 
     Raises:
         InputError: there is no such node, a format that nothing accumulates in, a Conv whose weight has no known
             shape, or a product of vectors.
     """
-    model = model.clone()
     nodes = {node.name or "": node for node in accumulating(model)}
     for name, accumulator in accumulators.items():
         if name not in nodes:
@@ -93,18 +92,16 @@ def write_accumulators(model: ir.Model, accumulators: Mapping[str, Accumulator])
         _REWRITES[nodes[name].op_type](_Rewrite(model.graph, nodes[name]), accumulator)
     for fmt in {accumulator.format.name: accumulator.format for accumulator in accumulators.values()}.values():
         _register(model, fmt)
-    return model
 
 
-def strip_accumulators(model: ir.Model) -> tuple[ir.Model, dict[str, Format]]:
-    """The graph without the running sums, and which tensors hold partial sums: the format of each, by name.
+def strip_accumulators(model: ir.Model) -> dict[str, Format]:
+    """Take the running sums out of a graph. Returns which tensors hold partial sums: the format of each, by name.
 
     Replacing those tensors by their running sums along axis 1 (`numerics.running_sum`) while the graph runs computes
-    the same as running `model`. The argument is left alone, and comes back where it has none.
+    the same as running what was written.
     """
     if not any(domain == _SUMS for domain, _, _ in model.functions):
-        return model, {}
-    model = model.clone()
+        return {}
     graph = model.graph
     formats: dict[str, Format] = {}
     for node in [node for node in graph if node.domain == _SUMS]:
@@ -118,7 +115,7 @@ def strip_accumulators(model: ir.Model) -> tuple[ir.Model, dict[str, Format]]:
     for key in [key for key in model.functions if key[0] == _SUMS or (key[0] == DOMAIN and key[1] in inner - used)]:
         del model.functions[key]
     model.opset_imports.pop(_SUMS, None)
-    return model, formats
+    return formats
 
 
 class _Rewrite:

@@ -11,14 +11,14 @@ from quantbench.graphs.staging import Tap, accumulation_taps, rounding_taps
 __all__ = ["strip_emulation"]
 
 
-def strip_emulation(model: ir.Model, threads: int | None = None) -> tuple[ir.Model, dict[str, Tap]]:
-    """The float32 graph behind a written one, and the taps with which it computes the same in stages.
+def strip_emulation(model: ir.Model, threads: int | None = None) -> dict[str, Tap]:
+    """Make a written graph the float32 graph behind it. Returns the taps with which it computes the same in stages.
 
-    A graph in which nothing was written comes back with no taps. The argument is left alone. A tap takes at most
-    `threads` threads; None takes the cores.
+    There are none for a graph in which nothing was written. A tap takes at most `threads` threads; None takes the
+    cores.
     """
-    plain, sums = strip_accumulators(model)
-    plain, roundings = strip_rounding(plain)
+    sums = strip_accumulators(model)
+    roundings = strip_rounding(model)
     # neither is asked for nothing: both load the compiler of the kernels
     taps = accumulation_taps(sums, threads) if sums else {}
-    return plain, taps | rounding_taps(roundings, threads) if roundings else taps
+    return taps | rounding_taps(roundings, threads) if roundings else taps

@@ -50,9 +50,10 @@ def optimise(model: ir.Model, kept: Collection[str]) -> Optimised:
     Raises:
         InputError: the graph neither takes nor computes one of them, or ONNX Runtime cannot load the graph.
     """
+    original = ir.to_proto(model)
     apart: set[str] = set()
     while True:
-        before = ir.to_proto(_expose(model, kept, apart))
+        before = _exposed(original, kept, apart)
         after, inputs, outputs = _optimised(before)
         _join(before, apart)
         _join(after, apart)
@@ -74,22 +75,24 @@ def reads(node: onnx.NodeProto) -> Iterator[str]:
         yield from (value.name for value in body.output if value.name not in inner)
 
 
-def _expose(model: ir.Model, kept: Collection[str], apart: Collection[str]) -> ir.Model:
+def _exposed(model: onnx.ModelProto, kept: Collection[str], apart: Collection[str]) -> onnx.ModelProto:
     """A copy with `kept` among the outputs, and the readers of `apart` reading inputs of that name with a suffix."""
-    copy = model.clone()
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
     graph = copy.graph
-    present = {value.name for value in (*graph.inputs, *graph.outputs)}
-    values = {value.name: value for node in graph for value in node.outputs}
+    present = {value.name for value in (*graph.input, *graph.output)}
+    computed = {name for node in graph.node for name in node.output}
+    types = {value.name: value for value in (*graph.value_info, *graph.output)}
+    _rename(graph.node, {name: name + _APART for name in apart})
     for name in kept:
-        if name not in present and name not in values:
+        if name not in present and name not in computed:
             raise InputError(f"the graph computes no tensor {name!r} that could be touched while it runs")
+        value = types.get(name, onnx.ValueInfoProto(name=name))
         if name not in present:
-            graph.outputs.append(values[name])
+            graph.output.append(value)
         if name in apart:
-            source = ir.Value(name=name + _APART, shape=values[name].shape, type=values[name].type)
-            for node, index in values[name].uses():
-                node.replace_input_with(index, source)
-            graph.inputs.append(source)
+            graph.input.append(value)
+            graph.input[-1].name = name + _APART
     return copy
 
 

@@ -37,8 +37,8 @@ Found = dict[str, Format | Blocks]
 
 def write_rounded(
     model: ir.Model, formats: Mapping[str, Format], operands: Mapping[Operand, Format] | None = None
-) -> ir.Model:
-    """A copy of the graph that computes with the tensors of `formats` rounded, and reads `operands` in blocks.
+) -> None:
+    """Let the graph compute with the tensors of `formats` rounded, and read `operands` in blocks.
 
     Weights are rounded here, once, and stored in the narrowest ONNX type that holds the format, behind a Cast to
     float32. Every other tensor is rounded where it comes about. The rounded value keeps the tensor's name (the one
@@ -48,7 +48,7 @@ def write_rounded(
     tensor holds, rounded once more. A weight that is read in no other way keeps its name.
 
     Args:
-        model: a prepared graph in float32, opset 21 or later. It is left alone.
+        model: a prepared graph in float32, opset 21 or later; changed in place.
         formats: plain format by tensor name; the names are those of `rounding_points` and `float_weights`. Tensors
             that are not named stay in float32, as do those in format fp32.
         operands: block format by operand of a matrix operation.
@@ -57,7 +57,6 @@ def write_rounded(
         InputError: a name is no tensor of the graph, a format is not a float format, or an operand is none that is
             read in blocks.
     """
-    model = model.clone()
     graph = model.graph
     values = {value.name: value for value in graph.inputs}
     values.update((value.name, value) for node in graph for value in node.outputs)
@@ -85,17 +84,15 @@ def write_rounded(
         model.functions[function.identifier()] = function
     if used:
         model.opset_imports[DOMAIN] = 1
-    return model
 
 
-def strip_rounding(model: ir.Model) -> tuple[ir.Model, Found]:
-    """The float32 graph behind a written one, and the rounding of every tensor that was rounded in it.
+def strip_rounding(model: ir.Model) -> Found:
+    """Make a written graph the float32 graph behind it. Returns the rounding of every tensor that was rounded in it.
 
     The roundings go and the stored weights become float32 initializers of the same (rounded) values, so that running
-    the graph and rounding the named tensors computes the same as running `model`. An operand in blocks that is not
-    all that its tensor is for remains a copy of the tensor, made by Identity. The argument is left alone.
+    the graph and rounding the named tensors computes the same as running what was written. An operand in blocks that
+    is not all that its tensor is for remains a copy of the tensor, made by Identity.
     """
-    model = model.clone()
     graph = model.graph
     found: Found = {}
     for node in list(graph):
@@ -113,7 +110,7 @@ def strip_rounding(model: ir.Model) -> tuple[ir.Model, Found]:
     for key in [key for key in model.functions if key[0] == DOMAIN]:
         del model.functions[key]
     model.opset_imports.pop(DOMAIN, None)
-    return model, found
+    return found
 
 
 def _blocks_of(graph: ir.Graph, operands: Mapping[Operand, Format]) -> dict[tuple[ir.Node, int], Blocks]:

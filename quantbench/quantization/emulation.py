@@ -40,9 +40,8 @@ def open_emulated(
     recipe = Recipe(check_emulated(format).name)
     written = {name: write_graph(model, plan_graph(model, recipe, {}), {}, {}) for name, model in models.items()}
     most, threads = side_by_side()
-    emulations = {name: strip_emulation(model, threads) for name, model in written.items()}
-    models = {name: model for name, (model, _) in emulations.items()}
-    return StagedExecutor(models, {name: taps for name, (_, taps) in emulations.items()}, threads, calls or most)
+    taps = {name: strip_emulation(model, threads) for name, model in written.items()}
+    return StagedExecutor(written, taps, threads, calls or most)
 
 
 def check_emulated(format: str | Format) -> Format:  # noqa: A002

@@ -141,12 +141,11 @@ def open_graphs(graphs: dict[str, Path], threads: int | None = None, *, scoring:
     opened = {name: ir.from_proto(onnx.load(file)) for name, file in graphs.items()}
     widened = [widen_weights(model) for model in opened.values()]
     calls, staged_threads = side_by_side() if scoring else (1, threads)
-    emulations = {name: strip_emulation(model, staged_threads) for name, model in opened.items()}
-    if not any(taps for _, taps in emulations.values()):
+    taps = {name: strip_emulation(model, staged_threads) for name, model in opened.items()}
+    if not any(taps.values()):
         if not any(widened):
             return SessionExecutor(graphs, threads)
         return SessionExecutor(
             {name: ir.to_proto(model).SerializeToString() for name, model in opened.items()}, threads
         )
-    models = {name: model for name, (model, _) in emulations.items()}
-    return StagedExecutor(models, {name: taps for name, (_, taps) in emulations.items()}, staged_threads, calls)
+    return StagedExecutor(opened, taps, staged_threads, calls)

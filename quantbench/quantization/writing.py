@@ -63,9 +63,11 @@ def write_graph(
         if block is not None
     }
     if floats or blocks:
-        written = write_rounded(written, floats, blocks)
+        write_rounded(written, floats, blocks)
     accumulators = {node: Accumulator(get_format(name), chunk) for node, (name, chunk) in plan.accumulators.items()}
-    return write_accumulators(written, accumulators) if accumulators else written
+    if accumulators:
+        write_accumulators(written, accumulators)
+    return written
 
 
 def activation_affines(plan: GraphPlan) -> dict[str, Affine]:

@@ -7,13 +7,14 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+from graphs.emulated_graphs import written_rounded
 from onnx_models import graph, normal
 
 from quantbench.errors import InputError
 from quantbench.graphs.block_operands import Blocks, summed_axes
 from quantbench.graphs.emulation import strip_emulation
 from quantbench.graphs.load import prepare
-from quantbench.graphs.rounding_functions import DOMAIN, strip_rounding, write_rounded
+from quantbench.graphs.rounding_functions import DOMAIN, strip_rounding
 from quantbench.graphs.staging import StagedSession
 from quantbench.numerics import get_format, round_to
 
@@ -65,11 +66,12 @@ def test_the_portable_functions_round_as_the_kernel(name: str, length: int) -> N
     source = prepare(graph(f"g (float[n,3,{length}] x) => (float[n,3,{length}] y) {{ y = MatMul(x, w) }}",
                            w=np.eye(length, dtype=np.float32)))  # fmt: skip
     (node,) = source.graph
-    written = write_rounded(source, {}, {(node.name or "", 0): get_format(name)})
+    written = written_rounded(source, {}, {(node.name or "", 0): get_format(name)})
     x = spread(4, 3, length, seed=2)
     want = np.stack([round_to(sample, name) for sample in x])
     np.testing.assert_array_equal(run(written, {"x": x}), want)
-    (got,) = StagedSession(*strip_emulation(written)).run({"x": x})
+    taps = strip_emulation(written)
+    (got,) = StagedSession(written, taps).run({"x": x})
     np.testing.assert_array_equal(got, want)
 
 
@@ -80,7 +82,7 @@ def test_blocks_of_a_grouped_convolution_start_anew_with_each_group(name: str) -
             "g (float[n,80,2,3] x) => (float[n,2,2,3] y) { y = Conv <group=2> (x, w) }", w=spread(2, 40, 1, 1, seed=3)
         )
     )
-    written = write_rounded(source, {}, operands(source, name))
+    written = written_rounded(source, {}, operands(source, name))
     x = spread(3, 80, 2, 3, seed=4)
     rounded = np.stack([round_to(sample.reshape(2, 40, 2, 3), name, axis=1) for sample in x])
     weight = round_to(spread(2, 40, 1, 1, seed=3), name, axis=1)
@@ -93,7 +95,7 @@ def test_blocks_of_a_grouped_convolution_start_anew_with_each_group(name: str) -
 @pytest.mark.parametrize("name", ["mxfp8_e4m3", "nvfp4"])
 def test_no_sample_depends_on_its_batch(name: str) -> None:
     source = prepare(graph("g (float[n,48] x) => (float[n,7] y) { y = MatMul(x, w) }", w=spread(48, 7, seed=5)))
-    written = write_rounded(source, {}, operands(source, name))
+    written = written_rounded(source, {}, operands(source, name))
     x = spread(6, 48, seed=6) * np.exp2(np.arange(0, 60, 10, dtype=np.float32))[:, None]
     together = run(written, {"x": x})
     for index in range(6):
@@ -104,11 +106,10 @@ def test_strip_gives_back_the_operands() -> None:
     source = prepare(
         graph("g (float[n,48] x) => (float[n,7] y) { a = Tanh(x)  h = MatMul(a, w)  y = Relu(h) }", w=normal(48, 7))
     )
-    written = write_rounded(source, {"a": get_format("bfloat16")}, operands(source, "mxfp4"))
+    written = written_rounded(source, {"a": get_format("bfloat16")}, operands(source, "mxfp4"))
     assert sum(node.domain == DOMAIN for node in written.graph) == 1
-    stripped, found = strip_rounding(
-        ir.from_proto(onnx.ModelProto.FromString(ir.to_proto(written).SerializeToString()))
-    )
+    stripped = ir.from_proto(onnx.ModelProto.FromString(ir.to_proto(written).SerializeToString()))
+    found = strip_rounding(stripped)
     assert found == {"a": Blocks(-1, 0, get_format("mxfp4"), get_format("bfloat16"))}
     assert [node.op_type for node in stripped.graph] == [node.op_type for node in source.graph]
 
@@ -116,4 +117,4 @@ def test_strip_gives_back_the_operands() -> None:
 def test_what_reads_no_blocks_is_refused() -> None:
     source = prepare(graph("g (float[n,48] x) => (float[n,48] y) { y = Tanh(x) }"))
     with pytest.raises(InputError, match=r"input 0 of node .* is no operand"):
-        write_rounded(source, {}, {(source.graph[0].name or "", 0): get_format("mxfp4")})
+        written_rounded(source, {}, {(source.graph[0].name or "", 0): get_format("mxfp4")})

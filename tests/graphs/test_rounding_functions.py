@@ -12,9 +12,10 @@ import onnx.reference
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+from graphs.emulated_graphs import written_rounded
 
 from quantbench.errors import InputError
-from quantbench.graphs.rounding_functions import CAST_TYPES, DOMAIN, strip_rounding, write_rounded
+from quantbench.graphs.rounding_functions import CAST_TYPES, DOMAIN, strip_rounding
 from quantbench.graphs.rounding_points import float_weights, rounding_points
 from quantbench.numerics import Format, get_format, round_to
 
@@ -79,7 +80,7 @@ def assert_same_bits(got: np.ndarray, want: np.ndarray, source: np.ndarray) -> N
 )
 def test_rounds_as_ml_dtypes(name: str, dtype: type) -> None:
     values = patterns()
-    (got,) = run(write_rounded(identity(), {"x": get_format(name)}), {"x": values})
+    (got,) = run(written_rounded(identity(), {"x": get_format(name)}), {"x": values})
     with np.errstate(over="ignore", invalid="ignore"):
         want = values.astype(dtype).astype(np.float32)
     assert_same_bits(got, want, values)
@@ -89,7 +90,7 @@ def test_rounds_as_ml_dtypes(name: str, dtype: type) -> None:
 def test_rounds_as_exact_arithmetic(name: str, exponent_bits: int, mantissa_bits: int) -> None:
     values = patterns()
     values = np.concatenate([values[:: max(1, values.size // 20_000)], np.float32([1023.99615, math.inf, 65504, 2e-8])])
-    (got,) = run(write_rounded(identity(), {"x": get_format(name)}), {"x": values})
+    (got,) = run(written_rounded(identity(), {"x": get_format(name)}), {"x": values})
     want = np.array([nearest_even(float(v), exponent_bits, mantissa_bits) for v in values], np.float32)
     assert_same_bits(got, want, values)
 
@@ -109,13 +110,13 @@ def nearest_even(value: float, exponent_bits: int, mantissa_bits: int) -> float:
 @pytest.mark.parametrize("name", ["fp11", "fp6_e2m3", "fp4_e2m1", "e2m1", "e8m1", "e8m22", "e7m3b125", "e4m3b-100"])
 def test_rounds_as_the_kernel(name: str) -> None:
     values = patterns()
-    (got,) = run(write_rounded(identity(), {"x": get_format(name)}), {"x": values})
+    (got,) = run(written_rounded(identity(), {"x": get_format(name)}), {"x": values})
     assert_same_bits(got, round_to(values, get_format(name)), values)
 
 
 def test_function_does_the_same_in_the_onnx_reference_evaluator() -> None:
     values = patterns()[::50]
-    written = write_rounded(identity(), {"x": get_format("fp11")})
+    written = written_rounded(identity(), {"x": get_format("fp11")})
     (got,) = onnx.reference.ReferenceEvaluator(ir.to_proto(written)).run(None, {"x": values})
     assert_same_bits(got, round_to(values, "fp11"), values)
 
@@ -125,7 +126,7 @@ def test_written_graph_computes_the_definition(name: str) -> None:
     source = model()
     x = np.random.default_rng(1).normal(0, 2, (5, 3)).astype(np.float32)
     weights = {key: value.const_value.numpy() for key, value in source.graph.initializers.items()}
-    y, z = run(write_rounded(source, all_formats_of(source, get_format(name))), {"x": x})
+    y, z = run(written_rounded(source, all_formats_of(source, get_format(name))), {"x": x})
 
     def r(values: np.ndarray) -> np.ndarray:
         return round_to(np.asarray(values, np.float32), name)
@@ -138,7 +139,7 @@ def test_written_graph_computes_the_definition(name: str) -> None:
 
 def test_weights_are_stored_narrow_and_the_names_stay() -> None:
     source = model()
-    written = write_rounded(source, all_formats_of(source, get_format("fp11")))
+    written = written_rounded(source, all_formats_of(source, get_format("fp11")))
     stored = {tensor.name: tensor.data_type for tensor in ir.to_proto(written).graph.initializer}
     assert stored["w/fp11"] == onnx.TensorProto.FLOAT16
     assert [value.name for value in written.graph.outputs] == ["y", "z"]
@@ -151,8 +152,8 @@ def test_tensors_that_are_not_named_stay_exact() -> None:
     source = model()
     x = np.random.default_rng(2).normal(0, 2, (4, 3)).astype(np.float32)
     plain = run(source, {"x": x})
-    np.testing.assert_array_equal(run(write_rounded(source, {}), {"x": x})[1], plain[1])
-    only = run(write_rounded(source, {"z": get_format("fp11")}), {"x": x})
+    np.testing.assert_array_equal(run(written_rounded(source, {}), {"x": x})[1], plain[1])
+    only = run(written_rounded(source, {"z": get_format("fp11")}), {"x": x})
     np.testing.assert_array_equal(only[1], round_to(plain[1], "fp11"))
 
 
@@ -162,7 +163,7 @@ def test_a_bound_that_the_format_cannot_hold_bounds_nothing() -> None:
         <float lo = {0.0}, float hi = {1e30}> { y = Clip(x, lo, hi) }
     """
     source = ir.from_proto(onnx.parser.parse_model(text))
-    (y,) = run(write_rounded(source, all_formats_of(source, get_format("fp8_e4m3fn"))), {"x": np.float32([-3, 17.3])})
+    (y,) = run(written_rounded(source, all_formats_of(source, get_format("fp8_e4m3fn"))), {"x": np.float32([-3, 17.3])})
     np.testing.assert_array_equal(y, np.float32([0, 18]))  # 17.3 lies between 16 and 18; NaN had hi become NaN
 
 
@@ -173,7 +174,7 @@ def test_setting_that_shares_an_initializer_with_an_operand_stays_exact() -> Non
         { m = Mul(x, s)  y = Resize <mode="nearest"> (m, , s) }
     """
     source = ir.from_proto(onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text)))
-    written = write_rounded(source, all_formats_of(source, get_format("e5m2")))
+    written = written_rounded(source, all_formats_of(source, get_format("e5m2")))
     resize = next(node for node in written.graph if node.op_type == "Resize")
     assert resize.inputs[2].const_value.numpy()[3] == np.float32(1.01)
     multiply = next(node for node in written.graph if node.op_type == "Mul")
@@ -186,9 +187,10 @@ def test_strip_gives_back_the_graph_and_the_formats(name: str) -> None:
     source = model()
     fmt = get_format(name)
     proto = onnx.ModelProto.FromString(
-        ir.to_proto(write_rounded(source, all_formats_of(source, fmt))).SerializeToString()
+        ir.to_proto(written_rounded(source, all_formats_of(source, fmt))).SerializeToString()
     )
-    stripped, formats = strip_rounding(ir.from_proto(proto))
+    stripped = ir.from_proto(proto)
+    formats = strip_rounding(stripped)
     assert formats == dict.fromkeys(rounding_points(source), fmt)
     assert [node.op_type for node in stripped.graph] == [node.op_type for node in source.graph]
     assert DOMAIN not in stripped.opset_imports and not stripped.functions
@@ -205,20 +207,21 @@ def test_strip_leaves_the_casts_of_the_model_itself() -> None:
         { h = Cast <to=10> (x)  y = Cast <to=1> (h) }
     """
     source = ir.from_proto(onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text)))
-    stripped, formats = strip_rounding(write_rounded(source, {"y": get_format("fp16")}))
+    stripped = written_rounded(source, {"y": get_format("fp16")})
+    formats = strip_rounding(stripped)
     assert [node.op_type for node in stripped.graph] == ["Cast", "Cast"]
     assert list(formats) == ["y"]
 
 
 def test_the_same_bytes_twice() -> None:
     formats = all_formats_of(model(), get_format("fp11"))
-    first, second = (ir.to_proto(write_rounded(model(), formats)).SerializeToString() for _ in range(2))
+    first, second = (ir.to_proto(written_rounded(model(), formats)).SerializeToString() for _ in range(2))
     assert first == second
 
 
 def test_fp8_is_not_cast_because_onnxruntime_casts_it_otherwise() -> None:
     assert set(CAST_TYPES) == {"fp16", "bfloat16"}
-    (got,) = run(write_rounded(identity(), {"x": get_format("fp8_e5m2")}), {"x": np.float32([63603.5, 57344])})
+    (got,) = run(written_rounded(identity(), {"x": get_format("fp8_e5m2")}), {"x": np.float32([63603.5, 57344])})
     np.testing.assert_array_equal(got, np.float32([np.inf, 57344]))
 
 
@@ -232,4 +235,4 @@ def test_fp8_is_not_cast_because_onnxruntime_casts_it_otherwise() -> None:
 )
 def test_what_cannot_be_rounded_is_named(formats: dict[str, Format], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        write_rounded(model(), formats)
+        written_rounded(model(), formats)

@@ -11,10 +11,11 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+from graphs.emulated_graphs import written_rounded
 
 from quantbench.errors import InputError
 from quantbench.graphs.load import prepare
-from quantbench.graphs.rounding_functions import strip_rounding, write_rounded
+from quantbench.graphs.rounding_functions import strip_rounding
 from quantbench.graphs.rounding_points import float_weights, rounding_points
 from quantbench.graphs.stages import cut
 from quantbench.graphs.staging import StagedExecutor, StagedSession, Tap, rounding_taps
@@ -80,9 +81,10 @@ def portable_and_staged(source: ir.Model, name: str, layout: str, feeds: dict[st
     """Compare every rounding point, and the outputs, of the two ways to run the graph in a format."""
     fmt = get_format(name)
     points = rounding_points(source)
-    written = write_rounded(source, dict.fromkeys([*points, *float_weights(source)], fmt))
+    written = written_rounded(source, dict.fromkeys([*points, *float_weights(source)], fmt))
     proto = onnx.ModelProto.FromString(ir.to_proto(written).SerializeToString())
-    stripped, formats = strip_rounding(ir.from_proto(proto))
+    stripped = ir.from_proto(proto)
+    formats = strip_rounding(stripped)
     assert sorted(formats) == sorted(points)
 
     seen: dict[str, np.ndarray] = {}
