@@ -24,11 +24,11 @@ import onnxruntime as ort
 from staging import peak_in_process
 
 import quantbench
-from quantbench.datasets import Dataset, open_dataset
+from quantbench.datasets import Dataset
 from quantbench.evaluation import evaluate
 from quantbench.quantization import open_variant
 from quantbench.references import Reference, load_reference, source_models
-from quantbench.tasks import make_task
+from quantbench.tasks import make_task, open_with_truths
 
 DEFAULT = [
     str(Path(__file__).parents[2] / "shared" / "data" / "efficientnet_lite0.toml"),
@@ -79,7 +79,7 @@ def show(row: dict[str, Any]) -> None:
 
 def measure(reference: Reference, dtype: str, samples: int, batch: int, rounds: int, variants: Path) -> dict[str, Any]:
     """Samples a second of the three ways, and their ratios."""
-    dataset = open_dataset(reference)
+    dataset = open_with_truths(reference)
     samples = min(samples, len(dataset.scored))
     executors = {name: open_variant(reference, name, variants, scoring=True) for name in ("fp32", dtype)}
     loop = bare_loop(reference, dataset, samples, batch)

@@ -1,12 +1,13 @@
 """INT8 by quantbench beside INT8 by ONNX Runtime's own quantizer: quality, time and memory of converting, speed.
 
-    python benchmarks/quantization.py [REFERENCE…] [--samples 400] [--rounds 7] [--json FILE]
+    python benchmarks/quantization.py [REFERENCE…] [--int4] [--samples 400] [--rounds 7] [--json FILE]
 
 ONNX Runtime: quant_pre_process and quantize_static, QDQ, MinMax, per channel, uint8 activations, on the model raised to
 opset 17 where it is older, with the same calibration samples. Each conversion runs in a process of its own, which gives
 its peak memory; the time is that of the conversion alone. Speed is the median over rounds of the ratio of two runs in
-turn over the same prepared batches. Works for references with one graph; without any: EfficientNet-Lite0 of
-../shared/data and the PP-OCR three. The peak is read from /proc, so on Linux alone.
+turn over the same prepared batches. `--int4` adds a row for our INT4, opened as `evaluate` opens it. Works for
+references with one graph; without any: EfficientNet-Lite0 of ../shared/data and the PP-OCR three. The peak is read from
+/proc, so on Linux alone.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from quantbench.datasets import Dataset, open_dataset
 from quantbench.evaluation import evaluate, judge
 from quantbench.graphs import Executor, SessionExecutor
 from quantbench.quantization import Recipe, convert
+from quantbench.quantization.variant import open_graphs
 from quantbench.references import Reference, load_reference, source_models
 from quantbench.tasks import make_task
 
@@ -41,6 +43,7 @@ BATCHES = (1, 16)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("references", nargs="*", default=DEFAULT)
+    parser.add_argument("--int4", action="store_true")
     parser.add_argument("--samples", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path)
@@ -50,7 +53,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name in options.references:
-            for row in measure(load_reference(name), Path(folder), options.samples, options.rounds):
+            for row in measure(load_reference(name), Path(folder), options.int4, options.samples, options.rounds):
                 rows.append(row)
                 interval = f"{row['ratio_low']:.2%}–{row['ratio_high']:.2%}"
                 speeds = "".join(f"{row['speed'][batch]:>9.2f}×" for batch in BATCHES)
@@ -62,15 +65,18 @@ def main() -> None:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")
 
 
-def measure(reference: Reference, folder: Path, samples: int, rounds: int) -> Iterator[dict[str, Any]]:
-    """A row for each of the two quantizers."""
+def measure(reference: Reference, folder: Path, int4: bool, samples: int, rounds: int) -> Iterator[dict[str, Any]]:
+    """A row for each of the two quantizers, and maybe one for our INT4."""
     dataset = open_dataset(reference)
     exact = SessionExecutor({"model": source_models(reference)["model"].SerializeToString()})
     baseline = evaluate(reference, exact, dtype="fp32", samples=samples, dataset=dataset)
-    for by, make in (("quantbench", by_quantbench), ("onnxruntime", by_onnxruntime)):
+    makers = {"quantbench": by_quantbench, "onnxruntime": by_onnxruntime}
+    if int4:
+        makers["int4"] = int4_by_quantbench
+    for by, make in makers.items():
         file, seconds, peak = in_a_process(make, reference, folder)
-        executor = SessionExecutor({"model": file})
-        score = evaluate(reference, executor, dtype="int8", samples=samples, dataset=dataset)
+        executor = open_graphs({"model": file})
+        score = evaluate(reference, executor, dtype=by, samples=samples, dataset=dataset)
         verdict = judge(reference, baseline, score, variant_sha256="")
         yield {
             "reference": reference.name,
@@ -102,6 +108,10 @@ def _measured(make: Any, file: str, folder: Path) -> tuple[Path, float, float]:
 
 def by_quantbench(reference: Reference, folder: Path) -> Path:
     return convert(reference, Recipe("int8"), out=folder, force=True).path / "model.onnx"
+
+
+def int4_by_quantbench(reference: Reference, folder: Path) -> Path:
+    return convert(reference, Recipe("int4"), out=folder, force=True).path / "model.onnx"
 
 
 def by_onnxruntime(reference: Reference, folder: Path) -> Path:
