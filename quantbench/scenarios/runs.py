@@ -27,8 +27,8 @@ PROBED = 32
 _SUMMARIES = ("mlperf_log_summary.txt", "mlperf_log_detail.txt", "result_line.txt")
 """What is kept of a search's probes; LoadGen's traces are large."""
 
-_HALVINGS = 2
-"""How often the guessed rate of a quick run is halved."""
+_HALVINGS = 4
+"""How often the guessed rate of a quick run is halved at most."""
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def run(
     Where the round's result is the highest rate, or the most samples a query, that keeps to a latency bound, it is
     searched for with short tests, and what is found is run at full length, as often as the round wants; the worst of
     these runs is the result. Where one of them fails the bound, the search goes on below. A quick run that is not
-    searched for takes a guessed rate, or half of it, or a quarter.
+    searched for takes a guessed rate, halved up to four times where it is too much.
 
     Args:
         mode: "performance", or "accuracy": every scored sample once, its response logged and scored.
@@ -158,8 +158,8 @@ def _searched(setup: Setup, traffic: Traffic, search: Search, folder: Path, what
 
 
 def _eased(setup: Setup, traffic: Traffic, folder: Path, what: str) -> Run:
-    """A test at the guessed rate; where that does not keep to the bound, at half of it, and at half of that, as long as
-    a query by itself does."""
+    """A test at the guessed rate; where that does not keep to the bound, and a query by itself does, at half of it, and
+    so on."""
     done = trial(setup, traffic, folder, what)
     possible = traffic.bound_ms is None or traffic.speed.mean[1] * 1e3 < traffic.bound_ms
     for _ in range(_HALVINGS if possible else 0):
