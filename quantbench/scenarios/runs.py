@@ -13,9 +13,9 @@ from quantbench.graphs.executor import Executor
 from quantbench.references import Reference
 from quantbench.scenarios.probe import concurrency, probe
 from quantbench.scenarios.record import Probe, Run
-from quantbench.scenarios.rounds import Search, settings, slow_settings
+from quantbench.scenarios.rounds import Search, settings
 from quantbench.scenarios.search import highest
-from quantbench.scenarios.traffic import Traffic, latency_bound_ms, plan_traffic, roomier, serving, takes_too_long
+from quantbench.scenarios.traffic import Traffic, latency_bound_ms, one_by_one, paced, plan_traffic, roomier, serving
 from quantbench.scenarios.trial import Setup, in_a_sentence, trial
 from quantbench.support import atomic_folder, to_json
 from quantbench.tasks.base import Task
@@ -92,8 +92,7 @@ def run(
         speed = probe(executor, task, inputs)
         if scenario == "Server":
             speed = replace(speed, concurrent=concurrency(executor, task, inputs, serving(speed, bound_ms)))
-    if quick and takes_too_long(rules, speed):
-        rules = slow_settings(rules)
+    rules = paced(rules, one_by_one(rules, speed)) if quick else rules
     traffic = plan_traffic(
         rules,
         speed,
@@ -160,13 +159,13 @@ def _searched(setup: Setup, traffic: Traffic, search: Search, folder: Path, what
 def _eased(setup: Setup, traffic: Traffic, folder: Path, what: str) -> Run:
     """A test at the guessed rate; where that does not keep to the bound, and a query by itself does, at half of it, and
     so on."""
-    done = trial(setup, traffic, folder, what)
     possible = traffic.bound_ms is None or traffic.speed.mean[1] * 1e3 < traffic.bound_ms
-    for _ in range(_HALVINGS if possible else 0):
+    rate = traffic.target_qps or 1.0
+    for halved in range(1 + (_HALVINGS if possible else 0)):
+        asked = rate / 2**halved
+        done = trial(setup, replace(traffic, target_qps=asked, rules=paced(traffic.rules, asked)), folder, what)
         if done.valid:
             break
-        traffic = replace(traffic, target_qps=(traffic.target_qps or 1.0) / 2)
-        done = trial(setup, traffic, folder, what)
     return done
 
 

@@ -10,9 +10,9 @@ import mlperf_loadgen as lg
 from quantbench.errors import InputError
 from quantbench.references import Reference
 from quantbench.scenarios.probe import Speed
-from quantbench.scenarios.rounds import Settings
+from quantbench.scenarios.rounds import Settings, slow_settings
 
-__all__ = ["Traffic", "latency_bound_ms", "plan_traffic", "roomier", "serving", "takes_too_long"]
+__all__ = ["Traffic", "latency_bound_ms", "one_by_one", "paced", "plan_traffic", "roomier", "serving"]
 
 HIGHEST_LOAD = 0.7
 """The part of the measured throughput that is asked for where the user asks for nothing."""
@@ -170,11 +170,15 @@ def roomier(rules: Settings, bound_ms: float | None) -> Settings:
     return replace(rules, max_seconds=max(rules.max_seconds, rules.min_queries * 2 * bound_ms / 1000))
 
 
-def takes_too_long(rules: Settings, speed: Speed) -> bool:
-    """Whether the least queries, one after the other, take longer than the rules let a run last."""
+def one_by_one(rules: Settings, speed: Speed) -> float:
+    """Queries a second, one after the other."""
     size = rules.samples_per_query or 1
-    batch = speed.batch(largest=size)
-    return 0 < rules.max_seconds < rules.min_queries * size / speed.throughput(batch, sustained=True)
+    return speed.throughput(speed.batch(largest=size), sustained=True) / size
+
+
+def paced(rules: Settings, queries_per_second: float) -> Settings:
+    """A quick run's rules for a rate: with fewer queries where the least would fill more than half of the time."""
+    return slow_settings(rules) if 0 < rules.max_seconds < 2 * rules.min_queries / queries_per_second else rules
 
 
 def _sustainable_rate(speed: Speed, batch: int, workers: int, bound: float) -> float:
