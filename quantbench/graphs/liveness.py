@@ -8,7 +8,23 @@ import onnx_ir as ir
 
 from quantbench.graphs.edit import reads
 
-__all__ = ["last_steps"]
+__all__ = ["last_steps", "narrowest", "shared"]
+
+
+def shared(nodes: Sequence[ir.Node]) -> set[str]:
+    """What is worth keeping because several operations read it, as `narrowest` has it."""
+    outputs = (output for node in nodes for output in node.outputs)
+    return {narrowest(output) for output in outputs if len({id(user) for user, _ in output.uses()}) > 1}
+
+
+def narrowest(value: ir.Value) -> str:
+    """What to keep in place of a tensor from which it can be had: the codes that it is made of take a quarter."""
+    node = value.producer()
+    if node is not None and node.op_type == "DequantizeLinear" and node.inputs[0] is not None:
+        codes = node.inputs[0]
+        if codes.producer() is not None and all(each is None or each.is_initializer() for each in node.inputs[1:]):
+            return codes.name or ""
+    return value.name or ""
 
 
 def last_steps(nodes: Sequence[ir.Node], stops: Sequence[str], kept: Collection[str]) -> dict[str, int]:

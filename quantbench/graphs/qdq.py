@@ -120,8 +120,11 @@ def round_trip(graph: ir.Graph, source: ir.Value, affine: Affine) -> ir.Value:
     """Put a QuantizeLinear and a DequantizeLinear behind `source`; returns what they make of it. Moves no reader."""
     name = source.name
     quantize = ir.Node("", "QuantizeLinear", [source, *_parameters(graph, affine, f"{name}")], name=f"{name}_quantize")
-    quantize.outputs[0].name = f"{name}_quantized"
-    result = ir.Node("", "DequantizeLinear", [quantize.outputs[0], *quantize.inputs[1:]], name=f"{name}_dequantize")
+    codes, zero_point = quantize.outputs[0], quantize.inputs[2]
+    assert zero_point is not None
+    codes.name = f"{name}_quantized"
+    codes.shape, codes.type = source.shape, zero_point.type
+    result = ir.Node("", "DequantizeLinear", [codes, *quantize.inputs[1:]], name=f"{name}_dequantize")
     output = result.outputs[0]
     output.name = f"{name}_dequantized"
     output.shape, output.type = source.shape, source.type

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from quantbench.graphs.edit import reads
 from quantbench.graphs.executor import session_options
-from quantbench.graphs.liveness import last_steps
+from quantbench.graphs.liveness import last_steps, shared
 from quantbench.numerics.threads import cores
 
 __all__ = ["walk"]
@@ -41,7 +41,7 @@ def walk(model: ir.Model, feeds: Sequence[Mapping[str, Array]], stops: Mapping[s
     nodes = list(graph)
     position = {output.name: index for index, node in enumerate(nodes) for output in node.outputs}
     order = sorted(stops, key=lambda name: position[name])
-    kept = {*stops, *(_narrowest(output) for node in nodes for output in node.outputs if _is_shared(output))}
+    kept = {*stops, *shared(nodes)}
     known: dict[str, list[Array]] = {
         value.name or "": [feed[value.name or ""] for feed in feeds] for value in graph.inputs
     }
@@ -62,20 +62,6 @@ def _add(shift: Array, axis: int, values: Array) -> None:
     along = [1] * values.ndim
     along[axis] = -1
     values += shift.reshape(along)
-
-
-def _is_shared(value: ir.Value) -> bool:
-    return len({id(user) for user, _ in value.uses()}) > 1
-
-
-def _narrowest(value: ir.Value) -> str:
-    """What to keep in place of a tensor that several pieces read: the codes that it is made of take a quarter."""
-    node = value.producer()
-    if node is not None and node.op_type == "DequantizeLinear" and node.inputs[0] is not None:
-        codes = node.inputs[0]
-        if codes.producer() is not None and all(each is None or each.is_initializer() for each in node.inputs[1:]):
-            return codes.name or ""
-    return value.name or ""
 
 
 def _cut(

@@ -60,9 +60,9 @@ def side_by_side() -> tuple[int, int]:
     return calls, cores() // calls
 
 
-def in_order(work: Callable[[T], U], items: Iterable[T], calls: int) -> Iterator[U]:
-    """`work` of each item in their order, so many at once; about twice as many are begun or done before they are asked
-    for. What has not begun when the iteration is given up is not done any more."""
+def in_order(work: Callable[[T], U], items: Iterable[T], calls: int, ahead: int | None = None) -> Iterator[U]:
+    """`work` of each item in their order, so many at once, and so many more (`ahead`; as many again) that are begun or
+    done before they are asked for. What has not begun when the iteration is given up is not done any more."""
     if calls == 1:
         yield from map(work, items)
         return
@@ -71,7 +71,7 @@ def in_order(work: Callable[[T], U], items: Iterable[T], calls: int) -> Iterator
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))
-                if len(waiting) > 2 * calls:
+                if len(waiting) > calls + (calls if ahead is None else ahead):
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

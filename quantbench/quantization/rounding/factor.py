@@ -58,10 +58,10 @@ def multiply(rows: Array, matrix: Array) -> Array:
 
 @compiled
 def _multiply_rows(first: int, last: int, rows: Any, matrix: Any, product: Any) -> None:
-    for row in range(first, last):
-        out = product[row]
-        for k in range(len(matrix)):
-            factor, line = rows[row, k], matrix[k]
+    for k in range(len(matrix)):  # a line of the matrix is read once for all the rows
+        line = matrix[k]
+        for row in range(first, last):
+            factor, out = rows[row, k], product[row]
             for i in range(len(out)):
                 out[i] += factor * line[i]
 
@@ -96,12 +96,16 @@ def _solve_panel(first: int, last: int, rows: Any, panel: Any, start: int, end: 
 def _solve_rows(first: int, last: int, rows: Any, feedback: Any, diagonal: Any) -> None:
     """x·N·diag(d)·Nᵀ = b: back through Nᵀ, over d, forth through N."""
     size = len(diagonal)
-    for row in range(first, last):
-        x = rows[row]
-        for k in range(size - 1, -1, -1):
-            factor, line = x[k], feedback[k]
+    for k in range(size - 1, -1, -1):  # a line of the factor is read once for all the rows
+        line = feedback[k]
+        for row in range(first, last):
+            x = rows[row]
+            factor = x[k]
             for i in range(k):
                 x[i] -= line[i] * factor
-        x /= diagonal
-        for k in range(size):
-            x[k] -= dot(x[:k], feedback[k, :k])
+    for row in range(first, last):
+        rows[row] /= diagonal
+    for k in range(size):
+        line = feedback[k, :k]
+        for row in range(first, last):
+            rows[row, k] -= dot(rows[row, :k], line)

@@ -8,7 +8,6 @@ from those of its inputs, so no operation has to be run for them.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from quantbench.errors import InputError
 from quantbench.graphs.qdq import QuantizedTensor, write_activations
-from quantbench.numerics.threads import cores
+from quantbench.numerics.threads import cores, in_order
 from quantbench.quantization.affine import dequantize
 from quantbench.quantization.placement import WeightUse, weight_uses
 from quantbench.quantization.plan import GraphPlan
@@ -34,8 +33,9 @@ __all__ = ["round_in_order"]
 
 Array = NDArray[Any]
 
-_BUDGET = 1 << 28
-"""Bytes of intermediate tensors that are kept while the exact and the rounded graph are followed, for both together."""
+_BUDGET = 3 << 27
+"""Bytes of intermediate tensors that are kept while the exact and the rounded graph are followed, for both together: a
+quarter for the rounded one, which keeps codes of a byte."""
 _POSITIONS = 1 << 10, 1 << 13
 """Output positions at least and at most that second moments are taken at; means are taken over all."""
 _POSITIONS_PER_COLUMN = 64
@@ -97,9 +97,9 @@ def round_in_order(
             patches[name] = each
             stops.setdefault((use.source, reading[use.node]), []).append(name)
     order = _in_order(rounded, stops)
-    replays = [Replay(model, feeds, [stop for stop, _ in order], _BUDGET // 2)]
+    replays = [Replay(model, feeds, [stop for stop, _ in order], _BUDGET * 3 // 4)]
     if not alone:
-        replays.append(Replay(rounded, feeds, [stop for _, stop in order], _BUDGET // 2))
+        replays.append(Replay(rounded, feeds, [stop for _, stop in order], _BUDGET // 4))
     for step, stop in enumerate(progress(order, len(order), "rounding weights")):
         sums = {patches[name]: MomentsSum(patches[name], method.reads_inputs, len(feeds)) for name in stops[stop]}
         pieces = [replay.open() for replay in replays]
@@ -126,19 +126,15 @@ def _add_up(pieces: Sequence[Piece], batches: int, sums: Mapping[Patches, Moment
         results = [piece.run(batch) for piece in pieces]
         return results[0], results[-1]
 
-    count = cores()
-    with ThreadPoolExecutor(count) as pool:
-        for start in range(0, batches, count):
-            part = range(start, min(start + count, batches))
-            for batch, (exact, rounded) in zip(part, pool.map(run, part), strict=True):
-                for patches, each in sums.items():
-                    images = patches.images(exact)
-                    height, width = patches.positions(images)
-                    generator = np.random.default_rng((*seed, batch))
-                    columns = images.shape[1] * patches.kernel[0] * patches.kernel[1]
-                    wanted = int(np.clip(columns // patches.groups * _POSITIONS_PER_COLUMN, *_POSITIONS))
-                    few = min(-(-wanted // batches), max(_ELEMENTS // columns, 64))
-                    each.add(exact, rounded, _some(len(images) * height * width, few, generator))
+    for batch, (exact, rounded) in enumerate(in_order(run, range(batches), cores(), ahead=0)):
+        for patches, each in sums.items():
+            images = patches.images(exact)
+            height, width = patches.positions(images)
+            generator = np.random.default_rng((*seed, batch))
+            columns = images.shape[1] * patches.kernel[0] * patches.kernel[1]
+            wanted = int(np.clip(columns // patches.groups * _POSITIONS_PER_COLUMN, *_POSITIONS))
+            few = min(-(-wanted // batches), max(_ELEMENTS // columns, 64))
+            each.add(exact, rounded, _some(len(images) * height * width, few, generator))
 
 
 def _some(total: int, quota: int, generator: np.random.Generator) -> Array:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from quantbench.graphs.edit import reads
 from quantbench.graphs.executor import session_options
-from quantbench.graphs.liveness import last_steps
+from quantbench.graphs.liveness import last_steps, narrowest, shared
 
 __all__ = ["Piece", "Replay"]
 
@@ -42,13 +42,10 @@ class Replay:
         self._known: dict[str, list[Array]] = {name: [feed[name] for feed in feeds] for name in self._inputs}
         self._stops = stops
         self._step = 0
-        self._shared = {
-            output.name or ""
-            for node in self._nodes
-            for output in node.outputs
-            if len({id(user) for user, _ in output.uses()}) > 1
-        }
-        self._last = last_steps(self._nodes, stops, self._shared)
+        values = {output.name or "": output for node in self._nodes for output in node.outputs}
+        self._kept_as = {stop: narrowest(values[stop]) for stop in stops if stop in values}
+        self._shared = shared(self._nodes)
+        self._last = last_steps(self._nodes, [self._kept_as.get(stop, stop) for stop in stops], self._shared)
 
     def open(self) -> Piece:
         """Get ready to compute the next stop; `close` has to follow."""
@@ -77,7 +74,8 @@ class Replay:
 
     def _piece(self, stop: str) -> tuple[list[str], list[str]]:
         """(what to compute, the known tensors to start from)."""
-        wanted, starts = [stop], set()
+        kept_as = self._kept_as.get(stop, stop)
+        wanted, starts = [stop] if kept_as in self._known else list(dict.fromkeys([stop, kept_as])), set()
         pending, seen = [stop], {stop}
         producers = {output.name or "": node for node in self._nodes for output in node.outputs}
         while pending:
@@ -85,7 +83,7 @@ class Replay:
             if name in self._known:
                 starts.add(name)
                 continue
-            if name in self._shared and name != stop:
+            if name in self._shared and name not in wanted:
                 wanted.append(name)
             for value in reads(producers[name]):
                 if not value.is_initializer() and value.name not in seen:

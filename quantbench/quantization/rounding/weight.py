@@ -117,6 +117,8 @@ def _moved(weight: Array, hessian: Array, moments: Moments) -> Array:
     Source: Li et al., "GPTAQ: Efficient Finetuning-Free Quantization for Asymmetric Calibration", ICML 2025, whose
     objective |W·X − Q·R|² has its least value at Q = W + W·E[(X − R)·Rᵀ]·H⁻¹.
     """
+    if not moments.cross.any():
+        return weight
     moved = np.empty_like(weight)
     for group, rows in enumerate(weight):
         moved[group] = rows + solve(multiply(rows, moments.cross[group]), *factorize(hessian[group]))
