@@ -13,9 +13,18 @@ from quantbench.graphs.executor import Executor
 from quantbench.references import Reference
 from quantbench.scenarios.probe import concurrency, probe
 from quantbench.scenarios.record import Probe, Run
-from quantbench.scenarios.rounds import Search, settings
+from quantbench.scenarios.rounds import Search, settings, slow_settings
 from quantbench.scenarios.search import highest
-from quantbench.scenarios.traffic import Traffic, latency_bound_ms, one_by_one, paced, plan_traffic, roomier, serving
+from quantbench.scenarios.traffic import (
+    Traffic,
+    highest_rate,
+    latency_bound_ms,
+    one_by_one,
+    paced,
+    plan_traffic,
+    roomier,
+    serving,
+)
 from quantbench.scenarios.trial import Setup, in_a_sentence, trial
 from quantbench.support import atomic_folder, to_json
 from quantbench.tasks.base import Task
@@ -29,6 +38,9 @@ _SUMMARIES = ("mlperf_log_summary.txt", "mlperf_log_detail.txt", "result_line.tx
 
 _HALVINGS = 4
 """How often the guessed rate of a quick run is halved at most."""
+
+_LONGEST_SERVER = 10.0
+"""Seconds that the least queries of a quick Server run may take; longer only where the variant is too slow for them."""
 
 logger = logging.getLogger(__name__)
 
@@ -159,10 +171,11 @@ def _searched(setup: Setup, traffic: Traffic, search: Search, folder: Path, what
 def _eased(setup: Setup, traffic: Traffic, folder: Path, what: str) -> Run:
     """A test at the guessed rate; where that does not keep to the bound, and a query by itself does, at half of it, and
     so on."""
+    least = slow_settings(traffic.rules).min_queries / _LONGEST_SERVER
+    rate = max(traffic.target_qps or 1.0, min(least, highest_rate(traffic.speed)))
     possible = traffic.bound_ms is None or traffic.speed.mean[1] * 1e3 < traffic.bound_ms
-    rate = traffic.target_qps or 1.0
-    for halved in range(1 + (_HALVINGS if possible else 0)):
-        asked = rate / 2**halved
+    slower = [rate / 2**halved for halved in range(1, 1 + _HALVINGS)] if possible else []
+    for asked in (rate, *(each for each in slower if each >= least)):
         done = trial(setup, replace(traffic, target_qps=asked, rules=paced(traffic.rules, asked)), folder, what)
         if done.valid:
             break

@@ -12,7 +12,7 @@ from quantbench.references import Reference
 from quantbench.scenarios.probe import Speed
 from quantbench.scenarios.rounds import Settings, slow_settings
 
-__all__ = ["Traffic", "latency_bound_ms", "one_by_one", "paced", "plan_traffic", "roomier", "serving"]
+__all__ = ["Traffic", "highest_rate", "latency_bound_ms", "one_by_one", "paced", "plan_traffic", "roomier", "serving"]
 
 HIGHEST_LOAD = 0.7
 """The part of the measured throughput that is asked for where the user asks for nothing."""
@@ -168,6 +168,11 @@ def roomier(rules: Settings, bound_ms: float | None) -> Settings:
     if bound_ms is None or not rules.max_seconds:
         return rules
     return replace(rules, max_seconds=max(rules.max_seconds, rules.min_queries * 2 * bound_ms / 1000))
+
+
+def highest_rate(speed: Speed) -> float:
+    """Single samples a second that may be asked for where their latency does not matter."""
+    return HIGHEST_LOAD * speed.throughput(1, sustained=True)
 
 
 def one_by_one(rules: Settings, speed: Speed) -> float:
