@@ -100,7 +100,7 @@ def slow_settings(rules: Settings) -> Settings:
 
 def _hurry(table: dict[str, Any], scenario: str) -> dict[str, Any]:
     keys = {key: value for key, value in table.items() if key != "slow"}
-    return {**keys, "min_queries": table["min_queries"][scenario]}
+    return {key: value[scenario] if isinstance(value, dict) else value for key, value in keys.items()}
 
 
 def _tables() -> dict[str, Any]:

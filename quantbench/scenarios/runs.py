@@ -36,7 +36,7 @@ PROBED = 32
 _SUMMARIES = ("mlperf_log_summary.txt", "mlperf_log_detail.txt", "result_line.txt")
 """What is kept of a search's probes; LoadGen's traces are large."""
 
-_HALVINGS = 4
+_HALVINGS = 2
 """How often the guessed rate of a quick run is halved at most."""
 
 _LONGEST_SERVER = 10.0
@@ -66,7 +66,7 @@ def run(
     Where the round's result is the highest rate, or the most samples a query, that keeps to a latency bound, it is
     searched for with short tests, and what is found is run at full length, as often as the round wants; the worst of
     these runs is the result. Where one of them fails the bound, the search goes on below. A quick run that is not
-    searched for takes a guessed rate, halved up to four times where it is too much.
+    searched for takes a guessed rate, halved, and halved again, where it is too much.
 
     Args:
         mode: "performance", or "accuracy": every scored sample once, its response logged and scored.

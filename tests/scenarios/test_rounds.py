@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import mlperf_loadgen as lg
 import pytest
 
@@ -57,9 +59,11 @@ def test_the_current_round_is_the_one_that_loadgen_carries(scenario: str) -> Non
 
 @pytest.mark.parametrize("scenario", ["SingleStream", "MultiStream", "Server"])
 def test_a_slow_variant_has_the_fewest_queries_that_tell_a_median_with_99_percent_confidence(scenario: str) -> None:
-    """Of 10 queries, one or none is faster than the median with a probability of 11/1024, of 11 with 12/2048."""
+    """Of 10 queries, one or none is faster than the median with a probability of 11/1024, of 11 with 12/2048. Where
+    they have to keep to a bound, 20 let four be over it."""
     rules = slow_settings(settings("current", scenario, "translation", quick=True))
-    assert (rules.percentile, rules.min_queries, rules.max_seconds) == (0.5, 11, 0)
+    assert (rules.percentile, rules.min_queries, rules.max_seconds) == (0.5, 20 if scenario == "Server" else 11, 0)
+    assert sum(math.comb(20, over) for over in range(5)) / 2**20 < 0.01
     assert 12 / 2**11 < 0.01 < 11 / 2**10
     assert rules.samples_per_query == settings("current", scenario, "translation").samples_per_query
 

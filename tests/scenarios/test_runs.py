@@ -149,7 +149,7 @@ def test_a_quick_run_of_a_slow_variant_is_valid_too(
     assert done.seconds < 8
 
 
-@pytest.mark.parametrize(("highest", "tries"), [(1e9, 1), (0.3, 3), (0.01, 5)])
+@pytest.mark.parametrize(("highest", "tries"), [(1e9, 1), (0.3, 3), (0.01, 3)])
 def test_a_quick_server_run_halves_a_rate_that_is_too_much(
     highest: float,
     tries: int,
