@@ -60,13 +60,13 @@ def trial(setup: Setup, traffic: Traffic, folder: Path, what: str) -> Run:
         InputError: the variant fails on a sample.
         MissingError: a sample is missing.
     """
-    rules = traffic.rules
+    rules, settings = traffic.rules, traffic.settings()
     system, library = _system(setup, traffic)
     with in_a_sentence(what):
         run_test(
             system,
             library,
-            traffic.settings(),
+            settings,
             folder,
             performance_samples=setup.in_memory,
             expected_seconds=traffic.expected_seconds,
