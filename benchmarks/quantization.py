@@ -18,7 +18,8 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,9 @@ def measure(reference: Reference, folder: Path, int4: bool, samples: int, rounds
     dataset = open_dataset(reference)
     exact = SessionExecutor({"model": source_models(reference)["model"].SerializeToString()})
     baseline = evaluate(reference, exact, dtype="fp32", samples=samples, dataset=dataset)
-    makers = {"quantbench": by_quantbench, "onnxruntime": by_onnxruntime}
+    makers: dict[str, Callable[[Reference, Path], Path]] = {"quantbench": by_quantbench, "onnxruntime": by_onnxruntime}
     if int4:
-        makers["int4"] = int4_by_quantbench
+        makers["int4"] = partial(by_quantbench, dtype="int4")
     for by, make in makers.items():
         file, seconds, peak = in_a_process(make, reference, folder)
         executor = open_graphs({"model": file})
@@ -106,12 +107,8 @@ def _measured(make: Any, file: str, folder: Path) -> tuple[Path, float, float]:
     return result, seconds, int(status["VmHWM"].split()[0]) / 1e3
 
 
-def by_quantbench(reference: Reference, folder: Path) -> Path:
-    return convert(reference, Recipe("int8"), out=folder, force=True).path / "model.onnx"
-
-
-def int4_by_quantbench(reference: Reference, folder: Path) -> Path:
-    return convert(reference, Recipe("int4"), out=folder, force=True).path / "model.onnx"
+def by_quantbench(reference: Reference, folder: Path, dtype: str = "int8") -> Path:
+    return convert(reference, Recipe(dtype), out=folder, force=True).path / "model.onnx"
 
 
 def by_onnxruntime(reference: Reference, folder: Path) -> Path:

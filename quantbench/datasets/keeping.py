@@ -5,21 +5,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quantbench.datasets.base import LazySamples, Samples
-from quantbench.numerics.threads import cores
+from quantbench.numerics.threads import cores, in_order
 from quantbench.support import progress
 
 __all__ = ["keep_samples"]
 
 Array = NDArray[Any]
-
-_AHEAD = 16
 
 
 def keep_samples(samples: Samples, count: int, what: str, memory: int = 1 << 30) -> tuple[Samples, str]:
@@ -67,9 +64,7 @@ def _prepared(samples: Samples, count: int) -> Iterator[tuple[Array, Any]]:
     def prepare(index: int) -> tuple[Array, Any]:
         return samples.input(index), samples.truth(index)
 
-    with ThreadPoolExecutor(cores()) as pool:
-        for start in range(0, count, _AHEAD):
-            yield from pool.map(prepare, range(start, min(start + _AHEAD, count)))
+    return in_order(prepare, range(count), cores())
 
 
 def _bytes(truth: Any) -> bytes:

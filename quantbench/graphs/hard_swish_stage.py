@@ -7,17 +7,16 @@ ONNX Runtime was compiled to contract αx + β on its processor. That is tried o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 
-from quantbench.graphs.executor import session_options
-from quantbench.graphs.stages import Stage
+from quantbench.graphs.executor import SessionExecutor
+from quantbench.graphs.stages import DirectStage, Stage
 
 __all__ = ["hard_swish_stage"]
 
@@ -27,9 +26,7 @@ _TRIED = 1 << 16
 """Float32 patterns, spread over all of them, on which the bits are compared."""
 
 
-def hard_swish_stage(
-    stage: Stage, given: Collection[str], threads: int | None
-) -> Callable[[dict[str, Array]], list[Array]] | None:
+def hard_swish_stage(stage: Stage, given: Collection[str], threads: int | None) -> DirectStage | None:
     """The stage as one pass, or None where it is anything else, or ONNX Runtime's bits are others here.
 
     What comes out takes the memory of what goes in, where nothing else reads that and it is not among `given`, the
@@ -74,11 +71,10 @@ def _same_bits() -> bool:
     ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [_TRIED]) for name in ("x", "y")]
     graph = helper.make_graph(nodes, "hard_swish", ends[:1], ends[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    session = ort.InferenceSession(model.SerializeToString(), session_options(1), providers=["CPUExecutionProvider"])
     # half of them are spread over all float32 patterns, half over the values where the gate is neither 0 nor 1
     patterns = np.linspace(0, 2**32 - 1, _TRIED // 2, dtype=np.float64).astype(np.uint32).view(np.float32)
     x = np.concatenate([patterns, np.linspace(-3.1, 3.1, _TRIED // 2, dtype=np.float32)])
-    (wanted,) = session.run(None, {"x": x})
+    (wanted,) = SessionExecutor({"model": model.SerializeToString()}, threads=1).run({"x": x})
     hard_swish(x, np.float32(1 / 6), np.float32(0.5), threads=1)
     same = (x.view(np.uint32) == wanted.view(np.uint32)) | (np.isnan(x) & np.isnan(wanted))
     return bool(same.all())

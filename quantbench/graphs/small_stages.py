@@ -14,14 +14,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from quantbench.graphs.stages import Stage
+from quantbench.graphs.stages import DirectStage, Stage
 
-__all__ = ["SMALL", "SmallStage", "small_stage"]
+__all__ = ["SMALL", "small_stage"]
 
 Array = NDArray[Any]
-SmallStage = Callable[[dict[str, Array]], list[Array] | None]
-"""From the stage's inputs by name (the mapping is used up) to its outputs, new, C-contiguous arrays; None where one of
-the inputs is not small."""
 
 SMALL = 1 << 16
 """Elements of the largest input up to which numpy, on one thread, is done before a session has got going."""
@@ -29,7 +26,7 @@ SMALL = 1 << 16
 _EXACT: dict[str, Callable[[Array, Array], Array]] = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply}
 
 
-def small_stage(stage: Stage) -> SmallStage | None:
+def small_stage(stage: Stage) -> DirectStage | None:
     """The stage as numpy calls, or None where it holds anything but Add, Sub, Mul and Split."""
     graph = stage.model.graph
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}

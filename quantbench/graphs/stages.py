@@ -7,17 +7,18 @@ a tensor of interest hangs by a ReorderOutput. Touching the blocked tensor itsel
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import onnx
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from quantbench.graphs.executor import TensorSpec
 from quantbench.graphs.optimise import NCHWC, Optimised, optimise, reads
 
-__all__ = ["Cut", "Layout", "Stage", "cut"]
+__all__ = ["Cut", "DirectStage", "Layout", "Stage", "cut"]
 
 Layout = Literal["any", "values", "plain"]
 """How a tensor may look when it is touched.
@@ -25,6 +26,10 @@ Layout = Literal["any", "values", "plain"]
 any: in whatever order it lies, maybe padded with further channels. values: exactly its values in any order, and they
 may not be changed. plain: the tensor as the graph says it, in its own shape.
 """
+
+DirectStage = Callable[[dict[str, NDArray[Any]]], list[NDArray[Any]] | None]
+"""A stage without a session: from its inputs by name to its outputs, C-contiguous arrays that nothing else holds; None
+where a session does better. The mapping is used up, unless the answer is None."""
 
 _LARGEST_BLOCK = 16
 _REORDERED = 4

@@ -27,8 +27,8 @@ from quantbench.errors import InputError
 from quantbench.graphs.block_operands import Blocks, block_rounder
 from quantbench.graphs.executor import TensorSpec, session_options
 from quantbench.graphs.hard_swish_stage import hard_swish_stage
-from quantbench.graphs.small_stages import SmallStage, small_stage
-from quantbench.graphs.stages import Cut, Layout, Stage, cut
+from quantbench.graphs.small_stages import small_stage
+from quantbench.graphs.stages import Cut, DirectStage, Layout, Stage, cut
 from quantbench.numerics import Format
 
 __all__ = ["StagedExecutor", "StagedSession", "Tap", "accumulation_taps", "rounding_taps"]
@@ -185,7 +185,7 @@ class _Step:
     """
 
     session: ort.InferenceSession
-    direct: SmallStage | None
+    direct: DirectStage | None
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     released: tuple[str, ...]

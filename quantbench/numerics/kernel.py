@@ -98,7 +98,7 @@ def parameters(entry: Format, rounding: str, saturate: bool) -> NDArray[np.uint3
         return _row_of_cut(entry)
     if rounding == "nearest-even" and _rounds_by_adding(entry):
         return _row_by_adding(entry, most, overflow or most)
-    row = np.array(
+    return _row(
         [
             mode,
             shape,
@@ -111,11 +111,8 @@ def parameters(entry: Format, rounding: str, saturate: bool) -> NDArray[np.uint3
             most_negative,
             overflow,
             0x80000000 if entry.has_negative_zero else 0,
-        ],
-        dtype=np.uint32,
+        ]
     )
-    row.flags.writeable = False
-    return row
 
 
 def _cuts(entry: Format) -> bool:
@@ -133,9 +130,7 @@ def _cuts(entry: Format) -> bool:
 
 def _row_of_cut(entry: Format) -> NDArray[np.uint32]:
     """The row of `round_cut`: how many bits go."""
-    row = np.array([CUT, SYMMETRIC, 23 - entry.mantissa_bits], dtype=np.uint32)
-    row.flags.writeable = False
-    return row
+    return _row([CUT, SYMMETRIC, 23 - entry.mantissa_bits])
 
 
 def _rounds_by_adding(entry: Format) -> bool:
@@ -155,9 +150,11 @@ def _row_by_adding(entry: Format, most: int, beyond: int) -> NDArray[np.uint32]:
     top = 2.0 ** (np.frexp(entry.max)[1] - 1)
     least, greatest = (entry.min_subnormal,) * 2 if entry.kind == "int" else (entry.min_normal, top)
     sign = 0x80000000 if entry.has_negative_zero else 0
-    row = np.array(
-        [EVEN, SYMMETRIC, _pattern(least), _pattern(greatest), (23 - bits) << 23, most, beyond, sign], dtype=np.uint32
-    )
+    return _row([EVEN, SYMMETRIC, _pattern(least), _pattern(greatest), (23 - bits) << 23, most, beyond, sign])
+
+
+def _row(numbers: list[int]) -> NDArray[np.uint32]:
+    row = np.array(numbers, dtype=np.uint32)
     row.flags.writeable = False
     return row
 

@@ -43,9 +43,9 @@ class Replay:
         self._stops = stops
         self._step = 0
         values = {output.name or "": output for node in self._nodes for output in node.outputs}
-        self._kept_as = {stop: narrowest(values[stop]) for stop in stops if stop in values}
+        self._kept_as = {stop: narrowest(values[stop]) if stop in values else stop for stop in stops}
         self._shared = shared(self._nodes)
-        self._last = last_steps(self._nodes, [self._kept_as.get(stop, stop) for stop in stops], self._shared)
+        self._last = last_steps(self._nodes, [self._kept_as[stop] for stop in stops], self._shared)
 
     def open(self) -> Piece:
         """Get ready to compute the next stop; `close` has to follow."""
@@ -74,7 +74,7 @@ class Replay:
 
     def _piece(self, stop: str) -> tuple[list[str], list[str]]:
         """(what to compute, the known tensors to start from)."""
-        kept_as = self._kept_as.get(stop, stop)
+        kept_as = self._kept_as[stop]
         wanted, starts = [stop] if kept_as in self._known else list(dict.fromkeys([stop, kept_as])), set()
         pending, seen = [stop], {stop}
         producers = {output.name or "": node for node in self._nodes for output in node.outputs}
