@@ -31,7 +31,7 @@ from quantbench.numerics.kernel import (
 
 __all__ = ["BlockRule", "block_rule", "largest_number", "largest_of_block_rows", "round_block_rows"]
 
-KERNEL_SHA256 = "679fa04b259a82d82bb47959a108d2ec6d784341eacfabca05259c9d83a7d035"
+KERNEL_SHA256 = "c331b611dbbb81af00d0833bbdc70590210d7451e48233dcc341985169e1fd7c"
 """Of kernel.py, which says why."""
 
 u32 = np.uint32
@@ -40,6 +40,8 @@ u64 = np.uint64
 
 TILE = 256
 """Blocks that are worked on at a time."""
+RUN = u64(16)
+"""Values of a block that are rounded by a loop of known length: the compiler makes whole vectors of it."""
 f32 = np.float32
 
 
@@ -115,7 +117,7 @@ def round_block_rows(
     """
     # a tile at a time, so that every step is a loop over contiguous values that stay in the first cache
     tile_scales = np.empty(TILE, np.uint32)
-    scale_of_value = np.empty(TILE * size, np.float32)
+    scratch = np.empty(TILE * size, np.uint32)
     block = 0
     for row in range(0, values.size, length):
         row_end = min(row + length, values.size)
@@ -124,24 +126,23 @@ def round_block_rows(
             blocks = (tile.size + size - 1) // size
             if tensor_scale == 0.0:
                 scales = tile_scales[:blocks]
-                _largest_of_blocks(tile, size, scales, scale_of_value.view(np.uint32))
+                _largest_of_blocks(tile, size, scales, scratch)
                 _power_of_two_scales(scales, exponent)
             else:
                 scales = largest[block : block + blocks]
                 _two_level_scales(scales, scale_row, element_max, tensor_scale)
             block += blocks
-            _spread(scales, size, scale_of_value)
-            number = u32(random[0] + u32(start))
             if element_row[0] == EVEN and has_signed_zero(element_row):
-                _round_scaled_even(tile, scale_of_value, element_row, True)
+                _round_scaled_even(tile, scales, size, element_row, True)
             elif element_row[0] == EVEN:
-                _round_scaled_even(tile, scale_of_value, element_row, False)
+                _round_scaled_even(tile, scales, size, element_row, False)
             elif element_row[0] == NEAREST:
-                _round_scaled(tile, scale_of_value, element_row, NEAREST, number, random)
+                _round_scaled(tile, scales, size, element_row, NEAREST, scratch)
             elif element_row[0] == DIRECTED:
-                _round_scaled(tile, scale_of_value, element_row, DIRECTED, number, random)
+                _round_scaled(tile, scales, size, element_row, DIRECTED, scratch)
             else:
-                _round_scaled(tile, scale_of_value, element_row, RANDOM, number, random)
+                _draw(scratch[: tile.size], u32(random[0] + u32(start)), random)
+                _round_scaled(tile, scales, size, element_row, RANDOM, scratch)
 
 
 @compiled
@@ -203,38 +204,67 @@ def _two_level_scales(patterns: Any, scale_row: Any, element_max: float, tensor_
         scales[i] = f32(scales[i] * f32(tensor_scale))
 
 
-@compiled
-def _spread(patterns: Any, size: int, scale_of_value: Any) -> None:
-    """Give each value the scale of its block."""
-    scales = patterns.view(np.float32)
-    for block in range(scales.size):
-        scale_of_value[block * size : (block + 1) * size] = scales[block]
-
-
 @inlined
-def _round_scaled_even(values: Any, scales: Any, element_row: Any, signed_zero: bool) -> None:
+def _round_scaled_even(values: Any, scales: Any, size: int, element_row: Any, signed_zero: bool) -> None:
     """`_round_scaled` for elements of mode EVEN."""
     scalars = unpack_even(element_row)
-    for i in range(values.size):
-        scale = scales[i]
-        quotient = u32(f32(values[i] / (scale if scale != f32(0) else f32(1))).view(np.uint32))
-        values[i] = f32(u32(round_even(quotient, scalars, signed_zero)).view(np.float32) * scale)
+    for block in range(scales.size):
+        scale, divisor = _scale(scales[block])
+        start, stop = u64(block * size), u64(min((block + 1) * size, values.size))
+        while start + RUN <= stop:
+            for i in range(RUN):
+                at = start + u64(i)
+                values[at] = _scaled_even(values[at], scale, divisor, scalars, signed_zero)
+            start += RUN
+        for at in range(start, stop):
+            values[at] = _scaled_even(values[at], scale, divisor, scalars, signed_zero)
 
 
 @inlined
-def _round_scaled(values: Any, scales: Any, element_row: Any, mode: int, number: Any, random: Any) -> None:
-    """Round each value / scale to the element format, and scale it back."""
+def _scaled_even(value: Any, scale: Any, divisor: Any, scalars: Any, signed_zero: bool) -> Any:
+    quotient = u32(f32(value / divisor).view(np.uint32))
+    return f32(u32(round_even(quotient, scalars, signed_zero)).view(np.float32) * scale)
+
+
+@inlined
+def _round_scaled(values: Any, scales: Any, size: int, element_row: Any, mode: int, bits: Any) -> None:
+    """Round each value over the scale of its block to the element format, and scale it back.
+
+    `bits`: a random uint32 a value, for mode RANDOM.
+    """
     scalars = unpack(element_row)
+    for block in range(scales.size):
+        scale, divisor = _scale(scales[block])
+        start, stop = u64(block * size), u64(min((block + 1) * size, values.size))
+        while start + RUN <= stop:
+            for i in range(RUN):
+                at = start + u64(i)
+                values[at] = _scaled(values[at], scale, divisor, mode, scalars, bits[at])
+            start += RUN
+        for at in range(start, stop):
+            values[at] = _scaled(values[at], scale, divisor, mode, scalars, bits[at])
+
+
+@inlined
+def _scaled(value: Any, scale: Any, divisor: Any, mode: int, scalars: Any, bits: Any) -> Any:
+    quotient = u32(f32(value / divisor).view(np.uint32))
+    if mode == DIRECTED:  # up and down must still see a nonzero value
+        vanished = u32(quotient << u32(1)) == u32(0) and value != f32(0)
+        quotient = u32(quotient | u32(1)) if vanished else quotient
+    return f32(u32(round_bits(quotient, bits, mode, SATURATING, scalars)).view(np.float32) * scale)
+
+
+@compiled
+def _draw(bits: Any, number: Any, random: Any) -> None:
+    """Numbers `number` and following of the random stream."""
     number = u32(number)
-    for i in range(values.size):
-        scale = scales[i]
-        quotient = u32(f32(values[i] / (scale if scale != f32(0) else f32(1))).view(np.uint32))
-        bits = u32(0)
-        if mode == RANDOM:
-            bits = random_bits(number, random[1], random[2])
-            number = u32(number + u32(1))
-        elif mode == DIRECTED:  # up and down must still see a nonzero value
-            vanished = u32(quotient << u32(1)) == u32(0) and values[i] != f32(0)
-            quotient = u32(quotient | u32(1)) if vanished else quotient
-        rounded = round_bits(quotient, bits, mode, SATURATING, scalars)
-        values[i] = f32(u32(rounded).view(np.float32) * scale)
+    for i in range(bits.size):
+        bits[i] = random_bits(number, random[1], random[2])
+        number = u32(number + u32(1))
+
+
+@inlined
+def _scale(pattern: Any) -> Any:
+    """(the scale of a block, what its values are divided by): 1 for a scale of zero, whose values become zero."""
+    scale = u32(pattern).view(np.float32)
+    return scale, (scale if scale != f32(0) else f32(1))
