@@ -216,8 +216,8 @@ def _round_scaled_even(values: Any, scales: Any, size: int, element_row: Any, si
                 at = start + u64(i)
                 values[at] = _scaled_even(values[at], scale, divisor, scalars, signed_zero)
             start += RUN
-        for at in range(start, stop):
-            values[at] = _scaled_even(values[at], scale, divisor, scalars, signed_zero)
+        for last in range(start, stop):
+            values[last] = _scaled_even(values[last], scale, divisor, scalars, signed_zero)
 
 
 @inlined
@@ -241,8 +241,8 @@ def _round_scaled(values: Any, scales: Any, size: int, element_row: Any, mode: i
                 at = start + u64(i)
                 values[at] = _scaled(values[at], scale, divisor, mode, scalars, bits[at])
             start += RUN
-        for at in range(start, stop):
-            values[at] = _scaled(values[at], scale, divisor, mode, scalars, bits[at])
+        for last in range(start, stop):
+            values[last] = _scaled(values[last], scale, divisor, mode, scalars, bits[last])
 
 
 @inlined
