@@ -40,10 +40,13 @@ def hard_swish_stage(stage: Stage, given: Collection[str], threads: int | None) 
     overwrite = source in stage.released and source not in given
     from quantbench.graphs.hard_swish_kernel import hard_swish  # compiles: only where it is used
 
-    def compute(values: dict[str, Array]) -> list[Array]:
+    (made,) = stage.outputs
+
+    def compute(values: dict[str, Array]) -> bool:
         x = values[source] if overwrite else values[source].copy()
         hard_swish(x, alpha, beta, threads)
-        return [x]
+        values[made] = x
+        return True
 
     return compute
 

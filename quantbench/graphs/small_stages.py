@@ -7,7 +7,7 @@ them: the bits are the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,9 @@ SMALL = 1 << 16
 
 _EXACT: dict[str, Callable[[Array, Array], Array]] = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply}
 
+_Operation = Callable[[dict[str, Array]], None]
+"""From tensors by name to a further one, which is put among them."""
+
 
 def small_stage(stage: Stage) -> DirectStage | None:
     """The stage as numpy calls, or None where it holds anything but Add, Sub, Mul and Split."""
@@ -34,38 +37,47 @@ def small_stage(stage: Stage) -> DirectStage | None:
     known = [operation for operation in operations if operation is not None]
     if len(known) < len(operations):
         return None
+    inputs = stage.inputs
+    inner = [name for node in graph.node for name in node.output if name not in stage.outputs]
 
-    def run(values: dict[str, Array]) -> list[Array] | None:
-        if any(array.size > SMALL for array in values.values()):
-            return None
-        values.update(constants)
+    def compute(values: dict[str, Array]) -> bool:
+        for name in inputs:
+            if values[name].size > SMALL:
+                return False
         for operation in known:
             operation(values)
-        return [values[name] for name in stage.outputs]
+        for name in inner:
+            del values[name]
+        return True
 
-    return run
+    return compute
 
 
-def _operation(
-    node: onnx.NodeProto, constants: Mapping[str, Array], outputs: Collection[str]
-) -> Callable[[dict[str, Array]], None] | None:
+def _operation(node: onnx.NodeProto, constants: Mapping[str, Array], outputs: Collection[str]) -> _Operation | None:
     if node.domain not in ("", "ai.onnx"):
         return None
     if node.op_type in _EXACT:
-        function, (first, second), made = _EXACT[node.op_type], node.input, node.output[0]
-
-        def compute(values: dict[str, Array]) -> None:
-            values[made] = np.asarray(function(values[first], values[second]))  # numpy makes numbers of 0-d arrays
-
-        return compute
+        return _exact(_EXACT[node.op_type], node.input, node.output[0], constants)
     if node.op_type == "Split" and all(name in constants for name in node.input[1:] if name):
         return _split(node, constants, outputs)
     return None
 
 
-def _split(
-    node: onnx.NodeProto, constants: Mapping[str, Array], outputs: Collection[str]
-) -> Callable[[dict[str, Array]], None]:
+def _exact(
+    function: Callable[[Array, Array], Array], inputs: Sequence[str], made: str, constants: Mapping[str, Array]
+) -> _Operation:
+    first, second = inputs
+    # numpy makes numbers of arrays without dimensions: asarray
+    if second in constants:
+        right = constants[second]
+        return lambda values: values.__setitem__(made, np.asarray(function(values[first], right)))
+    if first in constants:
+        left = constants[first]
+        return lambda values: values.__setitem__(made, np.asarray(function(left, values[second])))
+    return lambda values: values.__setitem__(made, np.asarray(function(values[first], values[second])))
+
+
+def _split(node: onnx.NodeProto, constants: Mapping[str, Array], outputs: Collection[str]) -> _Operation:
     source, parts = node.input[0], list(node.output)
     axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
     sizes = [int(size) for size in constants[node.input[1]]] if len(node.input) > 1 and node.input[1] else None

@@ -27,9 +27,9 @@ any: in whatever order it lies, maybe padded with further channels. values: exac
 may not be changed. plain: the tensor as the graph says it, in its own shape.
 """
 
-DirectStage = Callable[[dict[str, NDArray[Any]]], list[NDArray[Any]] | None]
-"""A stage without a session: from its inputs by name to its outputs, C-contiguous arrays that nothing else holds; None
-where a session does better. The mapping is used up, unless the answer is None."""
+DirectStage = Callable[[dict[str, NDArray[Any]]], bool]
+"""A stage without a session: takes its inputs from tensors by name and puts its outputs there, C-contiguous arrays that
+nothing else holds. False where a session does better; then nothing is changed."""
 
 _LARGEST_BLOCK = 16
 _REORDERED = 4

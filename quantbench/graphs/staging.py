@@ -35,6 +35,8 @@ __all__ = ["StagedExecutor", "StagedSession", "Tap", "accumulation_taps", "round
 
 Array = NDArray[Any]
 
+_Visit = Callable[[NDArray[np.float32]], object]
+
 _LONG_STAGE = 1e-4
 """Seconds. In a shorter stage the interpreter, of which there is one for all threads, has the larger part."""
 
@@ -52,7 +54,7 @@ class Tap:
             its own shape, at the cost of reordering it.
     """
 
-    visit: Callable[[NDArray[np.float32]], object]
+    visit: _Visit
     layout: Layout = "any"
 
 
@@ -131,14 +133,7 @@ class StagedSession:
         self._shared = _shared_weights(pieces)
         given = {spec.name for spec in pieces.inputs}
         self._steps = [
-            _Step(
-                session,
-                small_stage(stage) or hard_swish_stage(stage, given, threads),
-                stage.inputs,
-                stage.outputs,
-                stage.released,
-                tuple(self._taps.get(name, ()) for name in stage.outputs),
-            )
+            _step(stage, session, small_stage(stage) or hard_swish_stage(stage, given, threads), self._taps)
             for stage, session in _open(pieces, self._shared, threads)
         ]
 
@@ -168,41 +163,29 @@ class StagedSession:
             values[spec.name] = array
         with np.errstate(all="ignore"):  # as a session, which warns of no overflow
             for step in self._steps:
-                step.run(values)
+                step(values)
         self.stage_seconds = min(self.stage_seconds, (time.perf_counter() - begun) / max(len(self._steps), 1))
         return [self._constants[s.name] if s.name in self._constants else values[s.name] for s in self.outputs]
 
 
-@dataclass(frozen=True)
-class _Step:
-    """One stage, ready to run.
+def _step(
+    stage: Stage, session: ort.InferenceSession, direct: DirectStage | None, taps: Mapping[str, Sequence[_Visit]]
+) -> Callable[[dict[str, Array]], None]:
+    """One stage, ready to run: it takes its inputs from the tensors by name, puts its outputs there, touched, and takes
+    out what nothing needs any more. `direct`: the stage without a session, where it has such a form."""
+    inputs, outputs, released = stage.inputs, stage.outputs, stage.released
+    visits = [(name, visit) for name in outputs for visit in taps.get(name, ())]
 
-    Attributes:
-        session: the stage as a session.
-        direct: the stage without a session, where it has such a form.
-        inputs, outputs, released: as of `Stage`.
-        visits: for each output, what touches it.
-    """
-
-    session: ort.InferenceSession
-    direct: DirectStage | None
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    released: tuple[str, ...]
-    visits: tuple[tuple[Callable[[NDArray[np.float32]], object], ...], ...]
-
-    def run(self, values: dict[str, Array]) -> None:
-        """Take the inputs from `values`, put the outputs there, touched, and take out what nothing needs any more."""
-        feeds = {name: values[name] for name in self.inputs}
-        results = self.direct(feeds) if self.direct is not None else None
-        if results is None:
-            results = self.session.run(self.outputs, feeds)  # nothing is copied
-        for name, result, visits in zip(self.outputs, results, self.visits, strict=True):
-            for visit in visits:
-                visit(result)
-            values[name] = result
-        for name in self.released:
+    def run(values: dict[str, Array]) -> None:
+        if direct is None or not direct(values):
+            results = session.run(outputs, {name: values[name] for name in inputs})  # nothing is copied
+            values.update(zip(outputs, results, strict=True))
+        for name, visit in visits:
+            visit(values[name])
+        for name in released:
             del values[name]
+
+    return run
 
 
 def _shared_weights(pieces: Cut) -> dict[str, tuple[ort.OrtValue, Array]]:
