@@ -8,14 +8,17 @@ The gradient of the quadratic form is one product with H, so that no samples and
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quantbench.numerics.threads import cores, share
 from quantbench.quantization.rounding.gptq import gptq
 from quantbench.quantization.rounding.problem import Problem, Solution
-from quantbench.quantization.rounding.threads import compiled, dot, over_rows
+from quantbench.quantization.rounding.threads import compiled, dot
 
 __all__ = ["adaround"]
 
@@ -35,6 +38,8 @@ _WEIGHT = 5.0
 """Of the regularizer, whose share is 1 for each undecided weight; GPTQ's error counts 1 for each weight."""
 _SPREAD = 0.02
 """Standard deviation of the noise on the first h, by the seed, which lets equal weights part."""
+_ELEMENTS, _LEAST_ROWS = 1 << 14, 16
+"""Weights that are learned together: as many as stay in the cache, in at least so many rows."""
 
 
 def adaround(problem: Problem) -> Solution:
@@ -44,83 +49,122 @@ def adaround(problem: Problem) -> Solution:
     rows; it stays GPTQ's where learning brings no lower error.
     """
     start = gptq(problem)
-    codes = start.codes.copy()
+    _, rows, columns = problem.weight.shape
+    codes = start.codes.reshape(-1, columns)
+    scales = start.scales[:, :, problem.segments].reshape(codes.shape)
+    weight = problem.weight.astype(np.float32).reshape(codes.shape)
+    hessian = problem.hessian.astype(np.float32)
     generator = np.random.default_rng([problem.seed, *problem.weight.shape])
-    noise = generator.normal(scale=_SPREAD, size=problem.weight.shape).astype(np.float32)
-    for group, hessian in enumerate(problem.hessian):
-        scales = np.ascontiguousarray(start.scales[group][:, problem.segments])
-        weight = problem.weight[group].astype(np.float32)
-        over_rows(
-            _learn_rows, len(weight), weight, hessian.astype(np.float32), scales, problem.lowest, problem.highest,
-            noise[group], codes[group],
-        )  # fmt: skip
-    return Solution(codes, start.scales)
+    noise = generator.normal(scale=_SPREAD, size=codes.shape).astype(np.float32)
+    learned = np.empty_like(codes)
+
+    def learn(first: int, last: int) -> None:
+        for begin in range(first, last, together):
+            some = slice(begin, min(begin + together, last))
+            quadratic = _Quadratic(weight[some], scales[some], hessian, begin, rows)
+            learned[some] = _learn(quadratic, codes[some], noise[some], problem.lowest, problem.highest)
+
+    together = max(_ELEMENTS // columns, _LEAST_ROWS)
+    share(len(codes), together, cores(), learn)
+    return Solution(learned.reshape(start.codes.shape), start.scales)
+
+
+@dataclass(frozen=True)
+class _Quadratic:
+    """The error of some rows of weights.
+
+    Attributes:
+        weight, scales: (rows, columns) float32.
+        hessian: (groups, columns, columns) float32.
+        first: the number of the first row, counted over all groups.
+        group_rows: rows of a group.
+    """
+
+    weight: Array
+    scales: Array
+    hessian: Array
+    first: int
+    group_rows: int
+
+    def slopes(self, codes: Array) -> tuple[Array, Array]:
+        """(w − q, (w − q)·H) of float32 codes, both (rows, columns)."""
+        error = self.weight - codes * self.scales
+        product = np.empty_like(error)
+        _multiply(error, self.hessian, self.first, self.group_rows, product)
+        return error, product
+
+    def error(self, codes: Array) -> Array:
+        """(w − q)·H·(w − q)ᵀ of each row: (rows, 1) float32."""
+        error, product = self.slopes(codes)
+        return np.asarray((error * product).sum(axis=1, keepdims=True))
+
+    def curvature(self) -> Array:
+        """What a step of a code adds to its slope, over the scale: (rows, columns) float32."""
+        groups = (self.first + np.arange(len(self.weight))) // self.group_rows
+        return np.asarray(np.diagonal(self.hessian, axis1=1, axis2=2)[groups] * self.scales)
+
+
+def _learn(quadratic: _Quadratic, start: Array, noise: Array, lowest: int, highest: int) -> Array:
+    """The codes of some rows, int32."""
+    codes = start.astype(np.float32)
+    start_error = quadratic.error(codes)
+    unit = np.maximum(start_error / codes.shape[1], np.float32(1e-30))
+    wish = quadratic.slopes(codes)[1] / quadratic.curvature()
+    floor = np.clip(codes - (wish < 0), lowest, highest - 1)
+    height = (np.clip(codes + wish - floor + noise, 0.01, 0.99) - _LOW) / (_HIGH - _LOW)
+    raw = -np.log(1 / height - 1)
+    mean, square = np.zeros_like(raw), np.zeros_like(raw)
+    pull = -2 * quadratic.scales / unit
+    for step in range(_STEPS):
+        sigmoid = 1 / (1 + np.exp(-raw))
+        height = np.clip((_HIGH - _LOW) * sigmoid + _LOW, 0, 1)
+        gradient = quadratic.slopes(floor + height)[1] * pull
+        progress = (step / _STEPS - _WARM_UP) / (1 - _WARM_UP)
+        if progress > 0:
+            beta = _LOOSE + (_STRICT - _LOOSE) * 0.5 * (1 + math.cos(progress * math.pi))
+            side = 2 * height - 1
+            gradient -= _WEIGHT * 2 * beta * np.copysign(np.abs(side) ** (beta - 1), side)
+        gradient *= (_HIGH - _LOW) * sigmoid * (1 - sigmoid) * ((height > 0) & (height < 1))
+        mean = 0.9 * mean + 0.1 * gradient
+        square = 0.999 * square + 0.001 * gradient**2
+        raw -= _RATE / (1 - 0.9 ** (step + 1)) * mean / (np.sqrt(square / (1 - 0.999 ** (step + 1))) + 1e-8)
+    learned = floor + (raw > 0)  # where the stretched sigmoid is above a half
+    return np.where(quadratic.error(learned) < start_error, learned, codes).astype(np.int32)
 
 
 @compiled
-def _learn_rows(
-    first: int, last: int, weight: Any, hessian: Any, scales: Any, lowest: int, highest: int, noise: Any, codes: Any
-) -> None:
-    columns = weight.shape[1]
-    error = np.zeros(columns, np.float32)
-    raw = np.zeros(columns, np.float32)
-    floor = np.zeros(columns, np.float32)
-    mean, square = np.zeros(columns, np.float32), np.zeros(columns, np.float32)
-    slope = np.zeros(columns, np.float32)
-    for row in range(first, last):
-        start_error = _error_of(weight[row], scales[row], codes[row], hessian, error)
-        unit = max(start_error / columns, np.float32(1e-30))
-        mean[:] = 0
-        square[:] = 0
-        for k in range(columns):
-            wish = dot(hessian[k], error) / (hessian[k, k] * scales[row, k])
-            floor[k] = min(max(codes[row, k] - (1 if wish < 0 else 0), lowest), highest - 1)
-            height = min(max(codes[row, k] + wish - floor[k] + noise[row, k], np.float32(0.01)), np.float32(0.99))
-            height = (height - _LOW) / (_HIGH - _LOW)
-            raw[k] = -np.log(1 / height - 1)
-        for step in range(_STEPS):
-            progress = (step / _STEPS - _WARM_UP) / (1 - _WARM_UP)
-            beta = _LOOSE + (_STRICT - _LOOSE) * 0.5 * (1 + np.cos(max(progress, 0.0) * np.pi))
-            for k in range(columns):
-                code = floor[k] + _height(raw[k])
-                error[k] = weight[row, k] - code * scales[row, k]
-            for k in range(columns):
-                slope[k] = dot(hessian[k], error)
-            for k in range(columns):
-                sigmoid = 1 / (1 + np.exp(-raw[k]))
-                rise = (_HIGH - _LOW) * sigmoid * (1 - sigmoid)
-                height = _height(raw[k])
-                if height <= 0 or height >= 1:
-                    rise = np.float32(0.0)
-                gradient = -2 * slope[k] * scales[row, k] / unit
-                if progress > 0:
-                    side = 2 * height - 1
-                    gradient -= _WEIGHT * 2 * beta * np.abs(side) ** (beta - 1) * np.sign(side)
-                gradient *= rise
-                mean[k] = 0.9 * mean[k] + 0.1 * gradient
-                square[k] = 0.999 * square[k] + 0.001 * gradient * gradient
-                first_moment = mean[k] / (1 - 0.9 ** (step + 1))
-                second_moment = square[k] / (1 - 0.999 ** (step + 1))
-                raw[k] -= _RATE * first_moment / (np.sqrt(second_moment) + 1e-8)
-        for k in range(columns):
-            slope[k] = floor[k] + np.rint(_height(raw[k]))
-        if _error_of(weight[row], scales[row], slope, hessian, error) < start_error:
-            for k in range(columns):
-                codes[row, k] = np.int32(slope[k])
+def _multiply(rows: Any, hessian: Any, first: int, group_rows: int, product: Any) -> None:
+    """rows·H of each row's group, float32, in tiles of four rows and two columns: each number read serves several
+    sums."""
+    columns = rows.shape[1]
+    begin = 0
+    while begin < len(rows):
+        group = (first + begin) // group_rows
+        end = min((group + 1) * group_rows - first, len(rows))
+        matrix = hessian[group]
+        tiled_rows, tiled_columns = end - (end - begin) % 4, columns - columns % 2
+        for k in range(0, tiled_columns, 2):
+            for row in range(begin, tiled_rows, 4):
+                _multiply_tile(rows[row : row + 4], matrix[k : k + 2], product[row : row + 4, k : k + 2])
+        for row in range(begin, end):
+            for k in range(0 if row >= tiled_rows else tiled_columns, columns):
+                product[row, k] = dot(matrix[k], rows[row])
+        begin = end
 
 
 @compiled
-def _height(raw: Any) -> Any:
-    """The stretched and cut sigmoid."""
-    return np.float32(min(max((_HIGH - _LOW) / (1 + np.exp(-raw)) + _LOW, 0.0), 1.0))
-
-
-@compiled
-def _error_of(weight: Any, scales: Any, codes: Any, hessian: Any, error: Any) -> Any:
-    """(w − q)·H·(w − q)ᵀ; leaves w − q in `error`."""
-    for k in range(len(weight)):
-        error[k] = weight[k] - codes[k] * scales[k]
-    total = np.float32(0.0)
-    for k in range(len(weight)):
-        total += error[k] * dot(hessian[k], error)
-    return total
+def _multiply_tile(rows: Any, lines: Any, product: Any) -> None:
+    a, b, c, d = rows[0], rows[1], rows[2], rows[3]
+    one, other = lines[0], lines[1]
+    one_a = one_b = one_c = one_d = other_a = other_b = other_c = other_d = np.float32(0.0)
+    for i in range(len(one)):
+        one_a += one[i] * a[i]
+        one_b += one[i] * b[i]
+        one_c += one[i] * c[i]
+        one_d += one[i] * d[i]
+        other_a += other[i] * a[i]
+        other_b += other[i] * b[i]
+        other_c += other[i] * c[i]
+        other_d += other[i] * d[i]
+    product[0, 0], product[1, 0], product[2, 0], product[3, 0] = one_a, one_b, one_c, one_d
+    product[0, 1], product[1, 1], product[2, 1], product[3, 1] = other_a, other_b, other_c, other_d
