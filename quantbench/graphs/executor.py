@@ -8,12 +8,21 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from quantbench.errors import InputError
 
-__all__ = ["Executor", "PassingExecutor", "SessionExecutor", "TensorSpec", "session_options", "tensor_specs"]
+__all__ = [
+    "Executor",
+    "PassingExecutor",
+    "SessionExecutor",
+    "TensorSpec",
+    "element_type",
+    "session_options",
+    "tensor_specs",
+]
 
 Array = NDArray[Any]
 
@@ -138,6 +147,11 @@ def tensor_specs(arguments: Sequence[ort.NodeArg]) -> tuple[TensorSpec, ...]:
         )
         for argument in arguments
     )
+
+
+def element_type(argument: ort.NodeArg) -> int:
+    """The number in onnx.TensorProto of an ONNX Runtime type such as tensor(float)."""
+    return int(onnx.TensorProto.DataType.Value(argument.type.removeprefix("tensor(").removesuffix(")").upper()))
 
 
 def _open(name: str, model: bytes | Path, threads: int | None) -> ort.InferenceSession:

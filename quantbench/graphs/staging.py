@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from quantbench.errors import InputError
 from quantbench.graphs.block_operands import Blocks, block_rounder
-from quantbench.graphs.executor import TensorSpec, session_options
+from quantbench.graphs.executor import TensorSpec, element_type, session_options
 from quantbench.graphs.hard_swish_stage import hard_swish_stage
 from quantbench.graphs.small_stages import small_stage
 from quantbench.graphs.stages import Cut, DirectStage, Layout, Stage, cut
@@ -212,7 +212,7 @@ def _open(
                 value.type.tensor_type.elem_type = types[value.name]
         session = ort.InferenceSession(stage.model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         for argument in session.get_outputs():
-            types[argument.name] = _element_type(argument)
+            types[argument.name] = element_type(argument)
         steps.append((stage, session))
     return steps
 
@@ -239,8 +239,3 @@ def _share_arena() -> None:
 def _register_arena() -> None:
     memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     ort.create_and_register_allocator(memory, None)
-
-
-def _element_type(argument: ort.NodeArg) -> int:
-    """The number in onnx.TensorProto of an ONNX Runtime type such as tensor(float)."""
-    return int(onnx.TensorProto.DataType.Value(argument.type.removeprefix("tensor(").removesuffix(")").upper()))

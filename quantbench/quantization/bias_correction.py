@@ -7,7 +7,6 @@ with the expectations measured on calibration samples.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -19,7 +18,6 @@ from quantbench.graphs.batches import run_batches
 from quantbench.graphs.channel_reductions import put_out_channels, put_out_size
 from quantbench.graphs.qdq import QuantizedTensor, write_activations
 from quantbench.graphs.walk import walk
-from quantbench.numerics.threads import cores
 from quantbench.quantization.affine import dequantize
 from quantbench.quantization.placement import WeightUse, weight_uses
 from quantbench.quantization.plan import GraphPlan
@@ -85,14 +83,16 @@ def bias_correction(
     biases = dict(zip(stops, (use.added or "" for use in uses.values() if use.added is not None), strict=True))
     shifts: dict[str, Array] = {}
 
-    with ThreadPoolExecutor(cores()) as pool:
+    def add_up(stop: str, values: Array) -> tuple[Array, int]:
+        return _channel_sums(values, stops[stop])
 
-        def correct(stop: str, batches: list[Array]) -> Array:
-            shift: Array = exact[stop] - _channel_mean(batches, stops[stop], pool)
-            shifts[biases[stop]] = shift
-            return shift
+    def correct(stop: str, batches: list[tuple[Array, int]]) -> Array:
+        mean = np.sum([sums for sums, _ in batches], axis=0) / sum(count for _, count in batches)
+        shift: Array = exact[stop] - mean
+        shifts[biases[stop]] = shift
+        return shift
 
-        walk(_rounded(model, plan, weights), feeds, stops, correct)
+    walk(_rounded(model, plan, weights), feeds, stops, add_up, correct)
     return_memory()
     return shifts
 
@@ -123,9 +123,7 @@ def _dequantized(tensor: QuantizedTensor) -> ir.Tensor[Array]:
     return ir.Tensor(dequantize(tensor))
 
 
-def _channel_mean(batches: list[Array], axis: int, pool: ThreadPoolExecutor) -> Array:
-    """Mean over everything but the channels, float64."""
-    others = tuple(other for other in range(batches[0].ndim) if other != axis % batches[0].ndim)
-    sums = list(pool.map(lambda batch: batch.sum(axis=others, dtype=np.float64), batches))
-    count = sum(batch.size // batch.shape[axis] for batch in batches)
-    return np.asarray(np.sum(sums, axis=0) / count)
+def _channel_sums(values: Array, axis: int) -> tuple[Array, int]:
+    """(the sum over everything but the channels, float64; how many values each adds up)."""
+    others = tuple(other for other in range(values.ndim) if other != axis % values.ndim)
+    return values.sum(axis=others, dtype=np.float64), values.size // values.shape[axis]

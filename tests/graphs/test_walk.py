@@ -38,6 +38,10 @@ def model(proto: onnx.ModelProto) -> ir.Model:
     return clean(ir.from_proto(onnx.shape_inference.infer_shapes(proto)))
 
 
+def copied(name: str, values: np.ndarray) -> np.ndarray:
+    return values.copy()
+
+
 def tensors(proto: onnx.ModelProto, names: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
     """These tensors, computed by ONNX Runtime in one run of the whole graph."""
     copy = onnx.ModelProto.FromString(proto.SerializeToString())
@@ -50,9 +54,9 @@ def test_every_stop_is_visited_once_in_order_with_all_batches():
 
     def visit(name: str, batches: list[np.ndarray]) -> None:
         assert name not in seen
-        seen[name] = [batch.copy() for batch in batches]
+        seen[name] = batches
 
-    walk(model(network()), FEEDS, dict(reversed(STOPS.items())), visit)
+    walk(model(network()), FEEDS, dict(reversed(STOPS.items())), copied, visit)
     assert list(seen) == list(STOPS)
     for batch, feed in enumerate(FEEDS):
         for name, expected in zip(STOPS, tensors(network(), list(STOPS), feed), strict=True):
@@ -69,10 +73,10 @@ def test_a_shift_reaches_everything_behind_it():
     before: dict[str, list[np.ndarray]] = {}
 
     def visit(name: str, batches: list[np.ndarray]) -> np.ndarray | None:
-        before[name] = [batch.copy() for batch in batches]
+        before[name] = batches
         return shifts.get(name)
 
-    walk(model(network()), FEEDS, STOPS, visit)
+    walk(model(network()), FEEDS, STOPS, copied, visit)
     for batch, feed in enumerate(FEEDS):
         for name, after in zip(STOPS, tensors(biased, list(STOPS), feed), strict=True):
             own = shifts[name][:, None, None] if name in shifts else 0
@@ -83,7 +87,7 @@ def test_the_model_and_the_feeds_stay_as_they_are():
     given = model(network())
     text = ir.to_proto(given).SerializeToString()
     copies = [{name: values.copy() for name, values in feed.items()} for feed in FEEDS]
-    walk(given, FEEDS, STOPS, lambda name, batches: np.ones(batches[0].shape[STOPS[name]]))
+    walk(given, FEEDS, STOPS, copied, lambda name, batches: np.ones(batches[0].shape[STOPS[name]]))
     assert ir.to_proto(given).SerializeToString() == text
     for feed, copy in zip(FEEDS, copies, strict=True):
         np.testing.assert_array_equal(feed["x"], copy["x"])
@@ -91,14 +95,14 @@ def test_the_model_and_the_feeds_stay_as_they_are():
 
 def test_every_operation_is_computed_once(monkeypatch: pytest.MonkeyPatch):
     module = sys.modules[walk.__module__]
-    run_piece, computed = module._run, []
+    open_piece, computed = module._open, []
 
-    def counting(piece: onnx.ModelProto, *rest: object) -> object:
+    def counting(piece: onnx.ModelProto) -> object:
         computed.extend(node.output[0] for node in piece.graph.node)
-        return run_piece(piece, *rest)
+        return open_piece(piece)
 
-    monkeypatch.setattr(module, "_run", counting)
-    walk(model(network()), FEEDS, STOPS, lambda name, batches: None)
+    monkeypatch.setattr(module, "_open", counting)
+    walk(model(network()), FEEDS, STOPS, copied, lambda name, batches: None)
     assert sorted(computed) == sorted(["a", "r", "b", "t", "s", "e", "m", "p", "f", "z"])
 
 
@@ -117,7 +121,9 @@ def test_what_a_branch_takes_from_outside():
     )  # fmt: skip
     feeds = [{"x": normal(2, 3, 6, 6), "k": np.array(choice)} for choice in (True, False)]
     seen: list[np.ndarray] = []
-    walk(model(proto), feeds, {"a": 1, "y": 1}, lambda name, batches: seen.extend(batches if name == "y" else []))
+    walk(
+        model(proto), feeds, {"a": 1, "y": 1}, copied, lambda name, batches: seen.extend(batches if name == "y" else [])
+    )
     for got, feed in zip(seen, feeds, strict=True):
         np.testing.assert_allclose(got, run(proto, feed)[0], rtol=1e-5, atol=1e-5)
 
@@ -127,7 +133,7 @@ def test_an_output_that_is_read_on_has_a_type_too():
     proto = network()
     proto.graph.output.append(onnx.helper.make_tensor_value_info("r", onnx.TensorProto.FLOAT, ["n", 8, 4, 4]))
     seen: list[str] = []
-    walk(model(proto), FEEDS, STOPS, lambda name, batches: seen.append(name))
+    walk(model(proto), FEEDS, STOPS, copied, lambda name, batches: seen.append(name))
     assert seen == list(STOPS)
 
 
@@ -144,16 +150,16 @@ def test_what_several_pieces_read_is_kept_in_codes(monkeypatch: pytest.MonkeyPat
         w1=normal(8, 3, 3, 3), w2=normal(8, 8, 1, 1, seed=2), s=np.float32(0.1), z=np.uint8(128),
     )  # fmt: skip
     module = sys.modules[walk.__module__]
-    run_piece, starts = module._run, []
+    open_piece, starts = module._open, []
 
-    def noting(piece: onnx.ModelProto, *rest: object) -> object:
+    def noting(piece: onnx.ModelProto) -> object:
         starts.append({value.name: value.type.tensor_type.elem_type for value in piece.graph.input})
-        return run_piece(piece, *rest)
+        return open_piece(piece)
 
-    monkeypatch.setattr(module, "_run", noting)
+    monkeypatch.setattr(module, "_open", noting)
     seen: dict[str, list[np.ndarray]] = {}
     stops = {"a": 1, "b": 1, "y": 1}
-    walk(model(proto), FEEDS, stops, lambda name, batches: seen.update({name: [batch.copy() for batch in batches]}))
+    walk(model(proto), FEEDS, stops, copied, lambda name, batches: seen.update({name: batches}))
     assert starts[1] == {"a": onnx.TensorProto.FLOAT}
     assert starts[2] == {"b": onnx.TensorProto.FLOAT, "c": onnx.TensorProto.UINT8}
     for batch, feed in enumerate(FEEDS):
