@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import gc
 import hashlib
 import json
 import os
@@ -29,6 +30,7 @@ __all__ = [
     "cache_folder",
     "progress",
     "return_memory",
+    "settled",
     "sha256_file",
     "sha256_lines",
     "to_json",
@@ -68,6 +70,23 @@ def return_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
+
+
+@contextmanager
+def settled() -> Iterator[None]:
+    """Let the garbage collector pass over what is there already, which is mostly modules, classes and functions.
+
+    A graph is many small objects, and as they come and go the collector walks through all that Python holds again and
+    again, hundreds of thousands of objects since the imports.
+    """
+    if gc.get_freeze_count():  # the caller has settled it; or we are inside of another such block
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def cache_folder() -> Path:

@@ -1,6 +1,12 @@
-"""The memory that all stages share (`graphs.staging`) keeps what it once took, until it is told to let go."""
+"""One arena that many sessions draw on, so that memory goes from one to the next instead of each taking its own.
+
+It keeps what it once took until it is told to let go.
+"""
 
 from __future__ import annotations
+
+import threading
+from functools import lru_cache
 
 import numpy as np
 import onnx
@@ -8,11 +14,21 @@ import onnxruntime as ort
 
 from quantbench.graphs.executor import session_options
 
-__all__ = ["shrink_shared_arena"]
+__all__ = ["share_arena", "shrink_shared_arena"]
+
+_REGISTERING = threading.Lock()
+
+
+def share_arena(options: ort.SessionOptions) -> None:
+    """Let a session draw on the arena that all such sessions of the process share, on nothing but what it needs."""
+    with _REGISTERING:
+        _register_arena()
+    options.enable_mem_pattern = False
+    options.add_session_config_entry("session.use_env_allocators", "1")
 
 
 def shrink_shared_arena() -> None:
-    """Free what no session uses of the arena that sessions with `session.use_env_allocators` draw on.
+    """Free what no session uses of the shared arena.
 
     ONNX Runtime shrinks an arena at the end of a run that asks for it, so a session of one operation is run. Without
     such an arena nothing happens.
@@ -26,3 +42,9 @@ def shrink_shared_arena() -> None:
     run = ort.RunOptions()
     run.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     session.run(None, {"x": np.zeros(1, np.float32)}, run)
+
+
+@lru_cache(maxsize=1)
+def _register_arena() -> None:
+    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(memory, None)

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from quantbench.errors import InputError
+from quantbench.graphs.arena import share_arena
 from quantbench.graphs.block_operands import Blocks, block_rounder
 from quantbench.graphs.executor import TensorSpec, element_type, session_options
 from quantbench.graphs.hard_swish_stage import hard_swish_stage
@@ -199,7 +199,6 @@ def _open(
     pieces: Cut, shared: Mapping[str, tuple[ort.OrtValue, Array]], threads: int | None
 ) -> list[tuple[Stage, ort.InferenceSession]]:
     """A session for each stage."""
-    _share_arena()
     types: dict[str, int] = {}
     steps = []
     for stage in pieces.stages:
@@ -220,22 +219,6 @@ def _open(
 def _options(threads: int | None) -> ort.SessionOptions:
     options = session_options(min(os.cpu_count() or 1, 16) if threads is None else threads)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is optimised already
-    options.enable_mem_pattern = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.use_env_allocators", "1")
+    share_arena(options)
     return options
-
-
-_REGISTERING = threading.Lock()
-
-
-def _share_arena() -> None:
-    """Register, once a process, the arena that the sessions of all stages draw on."""
-    with _REGISTERING:
-        _register_arena()
-
-
-@lru_cache(maxsize=1)
-def _register_arena() -> None:
-    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-    ort.create_and_register_allocator(memory, None)

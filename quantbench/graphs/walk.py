@@ -14,6 +14,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from quantbench.graphs.arena import share_arena
 from quantbench.graphs.edit import reads
 from quantbench.graphs.executor import element_type, session_options
 from quantbench.graphs.liveness import last_steps, shared
@@ -179,7 +180,9 @@ def _named(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
 
 
 def _open(piece: onnx.ModelProto) -> ort.InferenceSession:
-    return ort.InferenceSession(piece.SerializeToString(), session_options(1), providers=["CPUExecutionProvider"])
+    options = session_options(1)
+    share_arena(options)
+    return ort.InferenceSession(piece.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _put_out(argument: ort.NodeArg) -> onnx.ValueInfoProto:

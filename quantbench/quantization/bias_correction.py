@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from quantbench.graphs.arena import shrink_shared_arena
 from quantbench.graphs.batches import run_batches
 from quantbench.graphs.channel_reductions import put_out_channels, put_out_size
 from quantbench.graphs.qdq import QuantizedTensor, write_activations
@@ -93,6 +94,7 @@ def bias_correction(
         return shift
 
     walk(_rounded(model, plan, weights), feeds, stops, add_up, correct)
+    shrink_shared_arena()
     return_memory()
     return shifts
 
