@@ -41,7 +41,7 @@ from quantbench.quantization.rules import within_rules
 from quantbench.quantization.transforms import Equalized, equalize, fold_tables
 from quantbench.quantization.variant import NATIVE, variant_folder
 from quantbench.references import Reference
-from quantbench.support import return_memory, to_json
+from quantbench.support import return_memory, settled, to_json
 from quantbench.tasks import make_task
 
 __all__ = ["convert"]
@@ -63,6 +63,7 @@ _INPUT_BYTES = 1 << 26
 """Prepared inputs to hold; what does not fit is prepared again."""
 
 
+@settled()
 def convert(
     reference: Reference,
     recipe: Recipe,
