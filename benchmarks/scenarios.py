@@ -63,7 +63,7 @@ def main() -> None:
 
 def _in_memory(dataset: Dataset) -> Dataset:
     """The first samples, prepared once for all runs: drawing them takes longer than the runs."""
-    kept, _ = keep_samples(dataset.scored, min(SAMPLES, len(dataset.scored)), "preparing samples")
+    kept = keep_samples(dataset.scored, min(SAMPLES, len(dataset.scored)), "preparing samples")
     return replace(dataset, scored=kept)
 
 

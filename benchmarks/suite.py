@@ -100,7 +100,7 @@ def measure(
 def _in_memory(bench: Bench, samples: int | None) -> Bench:
     """The same, with its scored samples drawn once for all that is done with them."""
     count = len(bench.dataset.scored) if samples is None else min(samples, len(bench.dataset.scored))
-    kept, _ = keep_samples(bench.dataset.scored, count, "drawing samples")
+    kept = keep_samples(bench.dataset.scored, count, "drawing samples")
     return replace(bench, dataset=replace(bench.dataset, scored=kept))
 
 

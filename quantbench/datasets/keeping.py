@@ -4,38 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quantbench.datasets.base import LazySamples, Samples
+from quantbench.datasets.base import Samples
 from quantbench.numerics.threads import cores, in_order
 from quantbench.support import progress
 
-__all__ = ["keep_samples"]
+__all__ = ["KeptSamples", "keep_samples"]
 
 Array = NDArray[Any]
 
 
-def keep_samples(samples: Samples, count: int, what: str, memory: int = 1 << 30) -> tuple[Samples, str]:
-    """The first `count` samples, as many of them as fit prepared in memory, and a hash of those that do.
+def keep_samples(samples: Samples, count: int, what: str, memory: int = 1 << 30) -> KeptSamples:
+    """The first `count` samples, as many of them as fit prepared in memory.
 
     Args:
         samples: at least `count`; prepared here, each once.
         what: said beside the progress bar.
         memory: bytes of inputs to hold; the inputs beyond are prepared again whenever they are asked for.
 
-    Returns:
-        the samples, and the sha256 over the ids of all of them and the inputs and truths of those in memory: the same
-        data has the same hash.
-
     Raises:
         InputError, MissingError: a sample's file cannot be read or is not there.
     """
-    ids = list(samples.ids[:count])
-    digest = hashlib.sha256("".join(f"{name}\n" for name in ids).encode())
     inputs: list[Array] = []
     truths: list[Any] = []
     held = 0
@@ -45,17 +39,35 @@ def keep_samples(samples: Samples, count: int, what: str, memory: int = 1 << 30)
             break
         inputs.append(array)
         truths.append(truth)
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-        digest.update(_bytes(truth))
+    return KeptSamples(list(samples.ids[:count]), samples, inputs, truths)
 
-    def load_input(index: int) -> Array:
-        return inputs[index] if index < len(inputs) else samples.input(index)
 
-    def load_truth(index: int) -> Any:
-        return truths[index] if index < len(truths) else samples.truth(index)
+@dataclasses.dataclass(frozen=True)
+class KeptSamples:
+    """`Samples` of which the first have their prepared inputs, and their truths, in memory."""
 
-    return LazySamples(ids, load_input, load_truth), digest.hexdigest()
+    ids: Sequence[str]
+    source: Samples
+    inputs: Sequence[Array]
+    truths: Sequence[Any]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def input(self, index: int) -> Array:
+        return self.inputs[index] if index < len(self.inputs) else self.source.input(index)
+
+    def truth(self, index: int) -> Any:
+        return self.truths[index] if index < len(self.truths) else self.source.truth(index)
+
+    def sha256(self) -> str:
+        """Over the ids of all samples and the inputs and truths of those in memory: the same data has the same hash."""
+        digest = hashlib.sha256("".join(f"{name}\n" for name in self.ids).encode())
+        for array, truth in zip(self.inputs, self.truths, strict=True):
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+            digest.update(_bytes(truth))
+        return digest.hexdigest()
 
 
 def _prepared(samples: Samples, count: int) -> Iterator[tuple[Array, Any]]:

@@ -103,8 +103,8 @@ def _cells(reference: Reference, asked: Sequence[Format], samples: int | None, f
     """The cells of one reference: from the state file where it has them, else scored and noted there."""
     dataset = open_with_truths(reference)
     count = min(samples or len(dataset.scored), len(dataset.scored))
-    kept, inputs_sha256 = keep_samples(dataset.scored, count, f"{reference.name} inputs")
-    key = _key(reference, count, inputs_sha256)
+    kept = keep_samples(dataset.scored, count, f"{reference.name} inputs")
+    key = _key(reference, count, kept.sha256())
     file = _state_file(folder, key)
     known = {} if force else _known(file, key)
     missing = [fmt for fmt in asked if fmt.name not in known]

@@ -93,7 +93,7 @@ def convert(
     dataset = open_dataset(reference)
     count = _calibration_count(recipe, dataset)
     folder = variant_folder(out, reference.name, recipe.dtype)
-    samples, _ = keep_samples(dataset.calibration, count, "reading calibration samples", _INPUT_BYTES)
+    samples = keep_samples(dataset.calibration, count, "reading calibration samples", _INPUT_BYTES)
     source = _source(reference, recipe, dataset, count, inputs_sha256(samples, count))
     kept = None if force else up_to_date_manifest(folder, source)
     if kept is not None:

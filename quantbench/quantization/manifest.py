@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from quantbench.datasets import Dataset
 from quantbench.datasets.base import Samples
 from quantbench.quantization.variant import MANIFEST, PLAN, damaged_file, read_manifest
@@ -114,7 +116,7 @@ def inputs_sha256(samples: Samples, count: int) -> str:
     """sha256 of the first prepared inputs, so that changed data under the same names counts as changed."""
     digest = hashlib.sha256()
     for index in range(count):
-        digest.update(samples.input(index).tobytes())
+        digest.update(np.ascontiguousarray(samples.input(index)).data)
     return digest.hexdigest()
 
 

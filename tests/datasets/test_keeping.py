@@ -28,7 +28,7 @@ def samples(loaded: list[int] | None = None, **changed: Any) -> LazySamples:
 
 def test_the_same_samples_prepared_once() -> None:
     loaded: list[int] = []
-    kept, _ = keep_samples(samples(loaded), 4, "")
+    kept = keep_samples(samples(loaded), 4, "")
     assert list(kept.ids) == IDS[:4] and len(kept) == 4
     for _ in range(3):
         for index in (3, 0, 1, 2):
@@ -39,7 +39,7 @@ def test_the_same_samples_prepared_once() -> None:
 
 def test_what_does_not_fit_is_prepared_again() -> None:
     loaded: list[int] = []
-    kept, _ = keep_samples(samples(loaded), 5, "", memory=2 * 24 + 23)
+    kept = keep_samples(samples(loaded), 5, "", memory=2 * 24 + 23)
     del loaded[:]
     assert [float(kept.input(index)[0, 0]) for index in range(5)] == [0, 1, 2, 3, 4]
     assert [kept.truth(index) for index in range(5)] == [samples().truth(index) for index in range(5)]
@@ -60,7 +60,7 @@ def test_what_does_not_fit_is_prepared_again() -> None:
 )
 def test_the_hash_is_that_of_the_data(changed: dict[str, Any]) -> None:
     def digest(given: LazySamples, count: int = 5) -> str:
-        return keep_samples(given, count, "")[1]
+        return keep_samples(given, count, "").sha256()
 
     assert digest(samples()) == digest(samples())
     assert digest(samples(**changed)) != digest(samples())
@@ -72,4 +72,5 @@ def test_long_arrays_of_truths_are_told_apart_in_the_middle() -> None:
     boxes = np.zeros((2000, 4), np.float32)
     other = boxes.copy()
     other[1000, 2] = 1
-    assert keep_samples(samples(truth_a=boxes), 1, "")[1] != keep_samples(samples(truth_a=other), 1, "")[1]
+    one, two = (keep_samples(samples(truth_a=truth), 1, "") for truth in (boxes, other))
+    assert one.sha256() != two.sha256()
