@@ -78,6 +78,7 @@ class Decider:
         self.model = model
         self._recipe = recipe
         self._observations = observations
+        self._plans: dict[tuple[frozenset[str], frozenset[str]], GraphPlan] = {}
         self._answers_stay = answers_stay
         self._limit = limit if feeds else 0.0
         judged = bool(self._limit)
@@ -130,7 +131,10 @@ class Decider:
         return channel_means(self.model, self._feeds) if self._feeds and self._recipe.bias_correction else {}
 
     def _plan(self, kept: Collection[str], wide: Collection[str]) -> GraphPlan:
-        return plan_graph(self.model, self._recipe, self._observations, kept, wide)
+        key = frozenset(kept), frozenset(wide)
+        if key not in self._plans:
+            self._plans[key] = plan_graph(self.model, self._recipe, self._observations, *key)
+        return self._plans[key]
 
     def _nearest(self, kept: Collection[str], wide: Collection[str]) -> Decision:
         """Round every weight to nearest, with the nodes `kept` in float and the weights `wide` in 8 bits."""
