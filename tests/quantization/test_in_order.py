@@ -18,7 +18,7 @@ from quantbench.quantization import Recipe, convert
 from quantbench.quantization.affine import dequantize
 from quantbench.quantization.planning import integer_placement, plan_graph
 from quantbench.quantization.rounding import METHODS, get_method, replay, round_in_order, round_to_nearest
-from quantbench.quantization.writing import write_graph
+from quantbench.quantization.writing import replace_array, write_graph
 
 FEEDS = [{"x": images()[start : start + 8]} for start in range(0, SAMPLES, 8)]
 
@@ -171,8 +171,38 @@ def test_what_a_replay_keeps_and_computes_again():
         for stop in stops:
             piece = run_again.open()
             for batch in (2, 0, 1):
-                np.testing.assert_allclose(piece.run(batch), expected[stop][batch], rtol=1e-5, atol=1e-6)
+                np.testing.assert_allclose(piece.run(batch)[0], expected[stop][batch], rtol=1e-5, atol=1e-6)
             run_again.close(piece)
+
+
+def test_a_fork_computes_with_the_graph_as_it_is_and_leaves_no_trace():
+    """With another second matrix: what comes before it stays, what comes behind changes, the next stop does not."""
+    text = """g (float[n,3] x) => (float[n,3] y, float[n,3] c)
+    { a = Relu(x)  b = MatMul(a, v)  c = Add(a, b)  d = MatMul(c, w)  y = Add(c, d) }"""
+    v, w, other = (normal(3, 3, seed=seed) for seed in (1, 2, 3))
+    x = [normal(4, 3, seed=seed) for seed in (4, 5)]
+    a = [np.maximum(each, 0) for each in x]
+    c = [each + each @ v for each in a]
+    for budget in (0, 10**6):
+        model = prepare(graph(text, v=v, w=w))
+        run_again = replay.Replay(model, [{"x": each} for each in x], ["b", "d", "y", "c"], budget)
+        run_through(run_again)
+        replace_array(model, "w", other)
+        fork = run_again.fork(["y", "c"])
+        replace_array(model, "w", w)
+        for batch, each in enumerate(c):
+            np.testing.assert_allclose(fork.run(batch), [each + each @ other, each], rtol=1e-5, atol=1e-5)
+        assert fork.computed.keys() <= {"y", "c"}
+        for batch, values in enumerate(run_through(run_again)):
+            np.testing.assert_allclose(values, c[batch] @ w, rtol=1e-5, atol=1e-5)
+
+
+def run_through(replayed: replay.Replay) -> list[np.ndarray]:
+    """The next stop, for each of two batches."""
+    piece = replayed.open()
+    values = [piece.run(batch)[0] for batch in range(2)]
+    replayed.close(piece)
+    return values
 
 
 def test_no_samples_are_too_few():

@@ -114,8 +114,9 @@ def test_many_batches_are_added_up_in_a_few_parts():
         many.add(batch, batch, np.arange(50))
     for part in x.reshape(10, 150, 6):
         few.add(part, part, np.arange(150))
+    results = many.result(True), few.result(True)
     for name in ("mean_exact", "hessian", "shrinkage"):
-        np.testing.assert_allclose(getattr(many.result(True), name), getattr(few.result(True), name), rtol=1e-6)
+        np.testing.assert_allclose(*(getattr(each, name) for each in results), rtol=1e-6)
 
 
 def test_sums_are_exact_in_any_order():

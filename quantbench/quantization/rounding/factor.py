@@ -9,37 +9,47 @@ from numpy.typing import NDArray
 
 from quantbench.quantization.rounding.threads import compiled, dot, over_rows
 
-__all__ = ["factorize", "multiply", "solve"]
+__all__ = ["factorize", "multiply", "reordered", "solve"]
 
 Array = NDArray[Any]
 
 _PANEL = 64
 
 
-def factorize(hessian: Array) -> tuple[Array, Array]:
+def factorize(hessian: Array, order: Array | None = None) -> tuple[Array, Array]:
     """(F, d) with H = N·diag(d)·Nᵀ for the unit upper triangular N = Fᵀ.
 
     For an error e of a row of weights, e·H·eᵀ = Σ d[k]·(e[k] + Σ_{i<k} F[k, i]·e[i])².
 
     Computed from the Cholesky factor of the matrix read backwards, in kernels of our own: every sum is taken in the
-    same order however many threads there are, which LAPACK does not promise.
+    same order however many threads there are, which LAPACK does not promise. What is returned is the only matrix that
+    is made on the way.
 
     Args:
         hessian: (columns, columns), symmetric and positive definite, float64.
+        order: H is the matrix with its rows and columns in this order; as they are without.
 
     Returns:
         F: (columns, columns) float64, strictly lower triangular; d: (columns,) float64.
     """
-    lower = np.ascontiguousarray(hessian[::-1, ::-1])
-    size = len(lower)
+    size = len(hessian)
+    lower = reordered(hessian, np.arange(size)[::-1] if order is None else order[::-1])
     for start in range(0, size, _PANEL):
         end = min(start + _PANEL, size)
         over_rows(_subtract_known, size - start, lower[start:], lower[start:end].copy(), start, end)
         _factor_panel(lower, start, end)
         over_rows(_solve_panel, size - end, lower[end:], lower[start:end].copy(), start, end)
-    diagonal = np.diagonal(lower)[::-1]
-    unit = np.tril(lower, -1)[::-1, ::-1].T / diagonal[:, np.newaxis]
-    return np.ascontiguousarray(unit), diagonal**2
+    diagonal = np.diagonal(lower)[::-1].copy()
+    over_rows(_turn, size, lower, diagonal)
+    return lower, diagonal**2
+
+
+def reordered(matrix: Array, order: Array, dtype: type = np.float64) -> Array:
+    """A copy with rows and columns in another order, in another precision perhaps."""
+    copy: Array = np.empty(matrix.shape, dtype)
+    for start in range(0, len(order), _PANEL):
+        copy[start : start + _PANEL] = matrix[np.ix_(order[start : start + _PANEL], order)]
+    return copy
 
 
 def solve(rows: Array, feedback: Array, diagonal: Array) -> Array:
@@ -68,10 +78,42 @@ def _multiply_rows(first: int, last: int, rows: Any, matrix: Any, product: Any) 
 
 @compiled
 def _subtract_known(first: int, last: int, rows: Any, panel: Any, start: int, end: int) -> None:
-    """Take from the panel's columns what the columns before it explain."""
-    for row in range(first, last):
+    """Take from the panel's columns what the columns before it explain: of two rows, four columns at a time, so that
+    each number that is read serves several products. `first` is even, so that who takes which rows does not matter."""
+    fours = (end - start) // 4 * 4
+    for row in range(first, last - 1, 2):
+        one, other = rows[row, :start], rows[row + 1, :start]
+        for column in range(0, fours, 4):
+            sums = _eight_dots(
+                one, other, panel[column, :start], panel[column + 1, :start], panel[column + 2, :start],
+                panel[column + 3, :start],
+            )  # fmt: skip
+            for each in range(4):
+                rows[row, start + column + each] -= sums[each]
+                rows[row + 1, start + column + each] -= sums[4 + each]
+        for column in range(fours, end - start):
+            rows[row, start + column] -= dot(one, panel[column, :start])
+            rows[row + 1, start + column] -= dot(other, panel[column, :start])
+    if (last - first) % 2:
         for column in range(end - start):
-            rows[row, start + column] -= dot(rows[row, :start], panel[column, :start])
+            rows[last - 1, start + column] -= dot(rows[last - 1, :start], panel[column, :start])
+
+
+@compiled
+def _eight_dots(one: Any, other: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    """one·a … one·d, other·a … other·d, in float64."""
+    one_a = one_b = one_c = one_d = other_a = other_b = other_c = other_d = 0.0
+    for index in range(len(one)):
+        left, right = one[index], other[index]
+        one_a += left * a[index]
+        one_b += left * b[index]
+        one_c += left * c[index]
+        one_d += left * d[index]
+        other_a += right * a[index]
+        other_b += right * b[index]
+        other_c += right * c[index]
+        other_d += right * d[index]
+    return one_a, one_b, one_c, one_d, other_a, other_b, other_c, other_d
 
 
 @compiled
@@ -90,6 +132,25 @@ def _solve_panel(first: int, last: int, rows: Any, panel: Any, start: int, end: 
         for column in range(start, end):
             known = dot(rows[row, start:column], panel[column - start, start:column])
             rows[row, column] = (rows[row, column] - known) / panel[column - start, column]
+
+
+@compiled
+def _turn(first: int, last: int, lower: Any, diagonal: Any) -> None:
+    """Mirror what is below the diagonal at the other diagonal, over the new row's `diagonal`; the rest becomes 0.
+
+    Of two numbers that change places, the row that is further up takes care.
+    """
+    size = len(lower)
+    for row in range(first, last):
+        for column in range(row):
+            from_row, from_column = size - 1 - column, size - 1 - row
+            if row < from_row:
+                value = lower[row, column]
+                lower[row, column] = lower[from_row, from_column] / diagonal[row]
+                lower[from_row, from_column] = value / diagonal[from_row]
+            elif row == from_row:
+                lower[row, column] /= diagonal[row]
+        lower[row, row:] = 0.0
 
 
 @compiled

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quantbench.quantization.rounding.factor import factorize
+from quantbench.quantization.rounding.factor import factorize, reordered
 from quantbench.quantization.rounding.problem import Problem, Solution
 from quantbench.quantization.rounding.scales import candidate_scales
 from quantbench.quantization.rounding.threads import compiled, dot, over_rows
@@ -20,11 +20,15 @@ from quantbench.quantization.rounding.threads import compiled, dot, over_rows
 __all__ = ["gptq"]
 
 Array = NDArray[Any]
+Factors = tuple[Array, Array]
+"""(F, d) of `factorize` in float32."""
 
 _FRACTIONS = np.array([1.0, 0.93, 0.87, 0.81, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5])
 """Of the largest weight of a segment, for the largest code to stand for."""
 _SWEEPS = 8
 """How often at most single codes are looked over again."""
+_TOGETHER = 16
+"""Rows that are gone through side by side, so that a line of a matrix is read from memory once for all of them."""
 
 
 def gptq(problem: Problem) -> Solution:
@@ -33,27 +37,31 @@ def gptq(problem: Problem) -> Solution:
     Each scale is the one of `candidate_scales` whose rounded columns cost least. Afterwards single codes move to where
     the error of their row, with all others as they are, is least.
     """
-    groups, rows, columns = problem.weight.shape
     candidates = candidate_scales(problem, _FRACTIONS)
-    codes = np.zeros((groups, rows, columns), np.int32)
+    codes = np.zeros(problem.weight.shape, np.int32)
     scales = np.zeros(candidates.shape[:3], np.float32)
     orders = [_order(np.diagonal(hessian), problem.segments) for hessian in problem.hessian]
-    factors = [factorize(hessian[np.ix_(order, order)]) for hessian, order in zip(problem.hessian, orders, strict=True)]
+    factors = [_factors(hessian, order) for hessian, order in zip(problem.hessian, orders, strict=True)]
     if problem.one_scale:
         candidates = _best_shared(problem, orders, factors, candidates)
-    for group, (order, (feedback, importance)) in enumerate(zip(orders, factors, strict=True)):
-        solved, chosen, _ = _round(problem, group, order, feedback, importance, candidates[group])
+    for group, order in enumerate(orders):
+        solved, chosen, _ = _round(problem, group, order, factors.pop(0), candidates[group])
         _improve(problem, group, order, solved, chosen)
         codes[group][:, order] = solved
         scales[group] = chosen
     return Solution(codes, scales)
 
 
-def _best_shared(problem: Problem, orders: list[Array], factors: list[tuple[Array, Array]], candidates: Array) -> Array:
+def _factors(hessian: Array, order: Array) -> Factors:
+    feedback, importance = factorize(hessian, order)
+    return feedback.astype(np.float32), importance.astype(np.float32)
+
+
+def _best_shared(problem: Problem, orders: list[Array], factors: list[Factors], candidates: Array) -> Array:
     """The one candidate that costs least over all rows of all groups."""
     losses = np.zeros(candidates.shape[3])
-    for group, (order, (feedback, importance)) in enumerate(zip(orders, factors, strict=True)):
-        losses += _round(problem, group, order, feedback, importance, candidates[group])[2].sum(axis=0)
+    for group, (order, each) in enumerate(zip(orders, factors, strict=True)):
+        losses += _round(problem, group, order, each, candidates[group])[2].sum(axis=0)
     best = int(np.argmin(losses))
     return candidates[..., best : best + 1]
 
@@ -66,7 +74,7 @@ def _order(importance: Array, segments: Array) -> Array:
 
 
 def _round(
-    problem: Problem, group: int, order: Array, feedback: Array, importance: Array, candidates: Array
+    problem: Problem, group: int, order: Array, factors: Factors, candidates: Array
 ) -> tuple[Array, Array, Array]:
     """(codes in `order`, the scales chosen, what each candidate of the last segment cost) of one group."""
     weight = problem.weight[group][:, order].astype(np.float32)
@@ -77,16 +85,15 @@ def _round(
     chosen = np.zeros(candidates.shape[:2], np.float32)
     losses = np.zeros((rows, candidates.shape[2]))
     over_rows(
-        _round_rows, rows, weight, feedback.astype(np.float32), importance.astype(np.float32),
-        np.append(starts, columns), segments[starts], candidates, problem.lowest, problem.highest,
-        codes, chosen, losses,
+        _round_rows, rows, weight, *factors, np.append(starts, columns), segments[starts], candidates,
+        problem.lowest, problem.highest, codes, chosen, losses,
     )  # fmt: skip
     return codes, chosen, losses
 
 
 def _improve(problem: Problem, group: int, order: Array, codes: Array, scales: Array) -> None:
     """Move single codes, in place, while that lowers the error of their row."""
-    hessian = problem.hessian[group][np.ix_(order, order)].astype(np.float32)
+    hessian = reordered(problem.hessian[group], order, np.float32)
     weight = problem.weight[group][:, order].astype(np.float32)
     steps = np.ascontiguousarray(scales[:, problem.segments[order]])
     over_rows(_improve_rows, len(codes), weight, hessian, steps, problem.lowest, problem.highest, _SWEEPS, codes)
@@ -132,24 +139,35 @@ def _improve_rows(
     first: int, last: int, weight: Any, hessian: Any, steps: Any, lowest: int, highest: int, sweeps: int, codes: Any
 ) -> None:
     columns = weight.shape[1]
-    error = np.zeros(columns, np.float32)
-    slope = np.zeros(columns, np.float32)
-    for row in range(first, last):
-        for k in range(columns):
-            error[k] = weight[row, k] - codes[row, k] * steps[row, k]
-        for k in range(columns):
-            slope[k] = dot(hessian[k], error)
-        for _ in range(sweeps):
-            moved = 0
+    errors = np.zeros((_TOGETHER, columns), np.float32)
+    slopes = np.zeros((_TOGETHER, columns), np.float32)
+    moved = np.zeros(_TOGETHER, np.int64)
+    for begin in range(first, last, _TOGETHER):
+        count = min(_TOGETHER, last - begin)
+        for each in range(count):
+            row = begin + each
             for k in range(columns):
-                step = steps[row, k]
-                code = min(max(codes[row, k] + np.rint(slope[k] / (hessian[k, k] * step)), lowest), highest)
-                change = np.int32(code) - codes[row, k]
-                if change != 0:
-                    moved += 1
-                    codes[row, k] += change
-                    distance = np.float32(change * step)
-                    for i in range(columns):
-                        slope[i] -= distance * hessian[k, i]
-            if moved == 0:
+                errors[each, k] = weight[row, k] - codes[row, k] * steps[row, k]
+            moved[each] = 1
+        for k in range(columns):
+            line = hessian[k]
+            for each in range(count):
+                slopes[each, k] = dot(line, errors[each])
+        for _ in range(sweeps):
+            going = moved.copy()
+            moved[:] = 0
+            for k in range(columns):
+                line = hessian[k]
+                for each in range(count):
+                    row, slope = begin + each, slopes[each]
+                    step = steps[row, k]
+                    code = min(max(codes[row, k] + np.rint(slope[k] / (line[k] * step)), lowest), highest)
+                    change = np.int32(code) - codes[row, k]
+                    if change != 0 and going[each] != 0:
+                        moved[each] += 1
+                        codes[row, k] += change
+                        distance = np.float32(change * step)
+                        for i in range(columns):
+                            slope[i] -= distance * line[i]
+            if not moved.any():
                 break

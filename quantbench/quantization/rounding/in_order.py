@@ -25,7 +25,7 @@ from quantbench.quantization.rounding.moments import Moments, MomentsSum
 from quantbench.quantization.rounding.nearest import round_weight_to_nearest
 from quantbench.quantization.rounding.patches import Patches, patches_of
 from quantbench.quantization.rounding.replay import Piece, Replay
-from quantbench.quantization.rounding.weight import Method, round_weight
+from quantbench.quantization.rounding.weight import Method, aims, round_weight
 from quantbench.quantization.writing import activation_affines, array_of, is_integer, replace_array
 from quantbench.support import progress
 
@@ -101,33 +101,50 @@ def round_in_order(
     if not alone:
         replays.append(Replay(rounded, feeds, [stop for _, stop in order], _BUDGET // 4))
     for step, stop in enumerate(progress(order, len(order), "rounding weights")):
-        sums = {patches[name]: MomentsSum(patches[name], method.reads_inputs, len(feeds)) for name in stops[stop]}
+        alike = _alike(stops[stop], patches, {name for name in uses if shift and _is_its_own(model, uses[name].added)})
+        sums = {key: MomentsSum(key[0], method.reads_inputs, len(feeds)) for key in alike}
         pieces = [replay.open() for replay in replays]
         _add_up(pieces, len(feeds), sums, (seed, step))
         for replay, piece in zip(replays, pieces, strict=True):
             replay.close(piece)
-        for name in stops[stop]:
-            use = uses[name]
-            bias = use.added if shift and _is_its_own(model, use.added) else None
-            moments = sums[patches[name]].result(centred=bias is not None)
-            weights[name] = round_weight(model, plan, name, use, method, moments, seed)
-            replace_array(rounded, name, dequantize(weights[name]))
-            if bias is not None:
-                shifts[bias] = _shift(model, nodes[use.node], name, weights[name], use, patches[name].groups, moments)
-                replace_array(rounded, bias, (array_of(model, bias) + shifts[bias]).astype(np.float32))
+        for (way, corrected), names in alike.items():
+            moments = sums.pop((way, corrected)).result(centred=corrected)
+            wanted, moments = aims(model, {name: uses[name] for name in names}, moments)
+            for name in names:
+                use, bias = uses[name], uses[name].added
+                weights[name] = round_weight(model, plan, name, use, method, wanted.pop(name), moments, seed)
+                replace_array(rounded, name, dequantize(weights[name]))
+                if corrected and bias is not None:
+                    shifts[bias] = _shift(model, nodes[use.node], name, weights[name], use, way.groups, moments)
+                    replace_array(rounded, bias, (array_of(model, bias) + shifts[bias]).astype(np.float32))
     return weights, shifts
 
 
-def _add_up(pieces: Sequence[Piece], batches: int, sums: Mapping[Patches, MomentsSum], seed: tuple[int, int]) -> None:
+def _alike(
+    names: Collection[str], patches: Mapping[str, Patches], corrected: Collection[str]
+) -> dict[tuple[Patches, bool], list[str]]:
+    """Weights with the same moments: by how they read their input, and whether a bias is corrected."""
+    groups: dict[tuple[Patches, bool], list[str]] = {}
+    for name in names:
+        groups.setdefault((patches[name], name in corrected), []).append(name)
+    return groups
+
+
+def _add_up(
+    pieces: Sequence[Piece],
+    batches: int,
+    sums: Mapping[tuple[Patches, bool], MomentsSum],
+    seed: tuple[int, int],
+) -> None:
     """Run the pieces on all batches, in threads, and add up the moments in the order of the batches: of what the first
     piece, of the exact graph, computes with what the last computes."""
 
     def run(batch: int) -> tuple[Array, Array]:
-        results = [piece.run(batch) for piece in pieces]
+        results = [piece.run(batch)[0] for piece in pieces]
         return results[0], results[-1]
 
     for batch, (exact, rounded) in enumerate(in_order(run, range(batches), cores(), ahead=0)):
-        for patches, each in sums.items():
+        for (patches, _), each in sums.items():
             images = patches.images(exact)
             height, width = patches.positions(images)
             generator = np.random.default_rng((*seed, batch))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantbench.quantization.rounding.patches import Patches
+from quantbench.quantization.rounding.triangle import Triangle
 
 __all__ = ["Moments", "MomentsSum"]
 
@@ -28,7 +29,7 @@ class Moments:
         mean_exact, mean_rounded: (groups, columns) float64, over all positions.
         hessian: E[r·rᵀ], (groups, columns, columns) float64, over the chosen positions; of r − E[r] where a bias takes
             up the means.
-        cross: E[(x − r)·rᵀ], the same way.
+        cross: E[(x − r)·rᵀ], the same way; (groups, 0, 0) where the two graphs always had the same input.
         shrinkage: (groups,) float64, from 0 to 0.95: the share of `hessian` that is better replaced by its mean on the
             diagonal, by how much it varies from part to part of the samples.
     """
@@ -54,66 +55,104 @@ class MomentsSum:
 
     def __init__(self, patches: Patches, products: bool, batches: int) -> None:
         self._patches = patches
-        self._products = products
+        self._wanted = products
         self._together = -(-batches // _PARTS)
         self._waiting: list[tuple[Array, Array]] = []
         self._positions = 0
         self._counts: list[int] = []
-        self._sums: list[Array] = []
-        self._parts: list[Array] = []
+        self._means: list[Array] = []
+        self._totals: list[Array] = []
+        self._products: Triangle | None = None
+        self._covariances: Triangle | None = None
+        self._cross: Array | None = None
 
     def add(self, exact: Array, rounded: Array, chosen: Array) -> None:
-        """Take in one batch of the operation's input in both graphs; `chosen` as of `Patches.gather`."""
-        exact, rounded = self._patches.images(exact), self._patches.images(rounded)
-        height, width = self._patches.positions(exact)
-        self._positions += len(exact) * height * width
-        _add_to(self._sums, [self._patches.sums(exact), self._patches.sums(rounded)])
-        if not self._products:
+        """Take in one batch of the operation's input in both graphs; `chosen` as of `Patches.gather`.
+
+        One array for both is looked at once.
+        """
+        pair = [self._patches.images(each) for each in ([exact] if exact is rounded else [exact, rounded])]
+        height, width = self._patches.positions(pair[0])
+        self._positions += len(pair[0]) * height * width
+        sums = [self._patches.sums(each) for each in pair]
+        _add_to(self._means, [sums[0], sums[-1]])
+        if not self._wanted:
             return
-        self._waiting.append((self._patches.gather(exact, chosen), self._patches.gather(rounded, chosen)))
+        columns = [self._patches.gather(each, chosen) for each in pair]
+        self._waiting.append((columns[0], columns[-1]))
         if len(self._waiting) == self._together:
             self._add_products()
 
     def _add_products(self) -> None:
-        """Take in the columns of the batches that wait."""
-        x, r = (np.concatenate(columns, axis=1) for columns in zip(*self._waiting, strict=True))
-        self._waiting.clear()
-        count = x.shape[1]
-        step = _grid(max(np.abs(x).max(initial=0.0), np.abs(r).max(initial=0.0)), count)
-        x, r = np.rint(x / step), np.rint(r / step)
-        x -= r
+        """Take in the columns of the batches that wait, some rows of the matrices at a time."""
+        waiting, self._waiting = self._waiting, []
+        r = np.concatenate([rounded for _, rounded in waiting], axis=1)
+        same = all(exact is rounded for exact, rounded in waiting)
+        x = r if same else np.concatenate([exact for exact, _ in waiting], axis=1)
+        del waiting
+        groups, count, columns = r.shape
+        step = _grid(max(_largest(x), _largest(r)), count)
+        r = np.rint(r / step)
         total = r.sum(axis=1) * step
-        products = np.matmul(r.transpose(0, 2, 1), r) * step**2
-        covariance = (products - _outer(total, total) / count) / max(count - 1, 1)
-        square = np.einsum("gkl,gkl->g", covariance, covariance)
-        cross = np.matmul(x.transpose(0, 2, 1), r) * step**2
         self._counts.append(count)
-        _add_to(self._parts, [products, cross, total, x.sum(axis=1) * step, covariance, square])
+        if self._products is None or self._covariances is None:
+            self._products, self._covariances = Triangle(groups, columns), Triangle(groups, columns)
+        square = np.zeros(groups)
+        for rows, products, covariances in zip(
+            self._products.rows, self._products.blocks, self._covariances.blocks, strict=True
+        ):
+            part = np.matmul(r[:, :, rows].transpose(0, 2, 1), r[:, :, : rows.stop]) * step**2
+            products += part
+            part -= _outer(total[:, rows], total[:, : rows.stop]) / count
+            part /= max(count - 1, 1)
+            covariances += part
+            square += Triangle.squared_block(rows, part)
+        difference = np.zeros_like(total)
+        if not same:
+            x = np.rint(x / step)
+            x -= r
+            difference += x.sum(axis=1) * step
+            self._cross = np.zeros((groups, columns, columns)) if self._cross is None else self._cross
+            for rows in self._products.rows:
+                self._cross[:, rows] += np.matmul(x[:, :, rows].transpose(0, 2, 1), r) * step**2
+        _add_to(self._totals, [total, difference, square])
 
     def result(self, centred: bool) -> Moments:
-        """The moments of all batches so far; `centred` where a bias takes up the means."""
-        mean_exact, mean_rounded = (each / max(self._positions, 1) for each in self._sums)
-        if not self._products:
-            none = np.zeros((len(mean_exact), 0, 0))
-            return Moments(mean_exact, mean_rounded, none, none, none)
+        """The moments of all batches, once: the sums turn into them. `centred` where a bias takes up the means."""
+        mean_exact, mean_rounded = (each / max(self._positions, 1) for each in self._means)
         if self._waiting:
             self._add_products()
-        count, parts = sum(self._counts), len(self._counts)
-        hessian, cross, rounded, difference = (each / count for each in self._parts[:4])
-        covariances, squares = self._parts[4:]
-        if centred:
-            hessian -= _outer(rounded, rounded)
-            cross -= _outer(difference, rounded)
-        noise = (squares - np.square(covariances).sum(axis=(1, 2)) / parts) / (parts * max(parts - 1, 1))
-        shrinkage = _shrinkage(covariances / parts, noise)
+        if self._products is None:
+            none = np.zeros((len(mean_exact), 0, 0))
+            return Moments(mean_exact, mean_rounded, none, none, none)
+        count = sum(self._counts)
+        shrinkage = self._shrinkage()
+        rounded, difference = (each / count for each in self._totals[:2])
+        for rows, block in zip(self._products.rows, self._products.blocks, strict=True):
+            block /= count
+            if centred:
+                block -= _outer(rounded[:, rows], rounded[:, : rows.stop])
+            if self._cross is not None:
+                self._cross[:, rows] /= count
+                if centred:
+                    self._cross[:, rows] -= _outer(difference[:, rows], rounded)
+        hessian, self._products = self._products.unfold(), None
+        cross, self._cross = self._cross, None
+        if cross is None:
+            cross = np.zeros((len(hessian), 0, 0))
         return Moments(mean_exact, mean_rounded, hessian, cross, shrinkage)
 
-
-def _shrinkage(covariance: Array, noise: Array) -> Array:
-    """Ledoit and Wolf's share: the expected squared distance of the estimate from the truth over that from a sphere."""
-    mean = np.diagonal(covariance, axis1=1, axis2=2).mean(axis=1)
-    distance = np.square(covariance).sum(axis=(1, 2)) - covariance.shape[1] * mean**2
-    return np.asarray(np.clip(noise / np.maximum(distance, 1e-300), 0.0, _MOST_SHRINKAGE))
+    def _shrinkage(self) -> Array:
+        """Ledoit and Wolf's share: the expected squared distance of the estimate from the truth over that from a
+        sphere. The estimate is the mean of the parts' covariances, which are let go."""
+        assert self._covariances is not None
+        covariances, parts = self._covariances, len(self._counts)
+        self._covariances = None
+        squared = covariances.squared() / parts**2
+        noise = (self._totals[2] / parts - squared) / max(parts - 1, 1)
+        variances = covariances.diagonal() / parts
+        distance = squared - variances.shape[1] * variances.mean(axis=1) ** 2
+        return np.asarray(np.clip(noise / np.maximum(distance, 1e-300), 0.0, _MOST_SHRINKAGE))
 
 
 def _outer(one: Array, other: Array) -> Array:
@@ -122,10 +161,14 @@ def _outer(one: Array, other: Array) -> Array:
 
 def _add_to(sums: list[Array], parts: list[Array]) -> None:
     if not sums:
-        sums += parts
+        sums += [part.copy() for part in parts]
         return
     for total, part in zip(sums, parts, strict=True):
         total += part
+
+
+def _largest(values: Array) -> float:
+    return float(np.abs(values).max(initial=0.0))
 
 
 def _grid(largest: float, count: int) -> np.float64:

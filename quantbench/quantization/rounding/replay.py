@@ -50,9 +50,16 @@ class Replay:
     def open(self) -> Piece:
         """Get ready to compute the next stop; `close` has to follow."""
         stop = self._stops[self._step]
-        wanted, starts = self._piece(stop)
+        kept_as = self._kept_as[stop]
+        starts, shared_ones = self._back_from([stop])
+        wanted = dict.fromkeys([stop] if kept_as in self._known else [stop, kept_as, *shared_ones])
         later = {name for name in wanted if self._last.get(name, -1) > self._step}
-        return Piece(self._model, stop, wanted, starts, self._known, self._batches, later, self._budget)
+        return Piece(self._model, list(wanted), starts, self._known, self._batches, later, self._budget)
+
+    def fork(self, wanted: Sequence[str]) -> Piece:
+        """Get ready to compute tensors behind the next stop from what is known before it, with the graph as it is now,
+        and without going on: nothing of it is kept."""
+        return Piece(self._model, wanted, self._back_from(wanted)[0], self._known, self._batches, (), 0)
 
     def close(self, piece: Piece) -> None:
         """Keep of a piece what later ones start from, and let go of what none needs any more."""
@@ -72,33 +79,41 @@ class Replay:
         for name in [name for name in self._known if name not in self._inputs and self._last.get(name, -1) <= step]:
             self._budget += sum(value.nbytes for value in self._known.pop(name))
 
-    def _piece(self, stop: str) -> tuple[list[str], list[str]]:
-        """(what to compute, the known tensors to start from)."""
-        kept_as = self._kept_as[stop]
-        wanted, starts = [stop] if kept_as in self._known else list(dict.fromkeys([stop, kept_as])), set()
-        pending, seen = [stop], {stop}
+    def _back_from(self, wanted: Sequence[str]) -> tuple[list[str], list[str]]:
+        """(the known tensors that these are computed from, what is shared on the way)."""
+        starts, shared_ones = set(), []
+        pending, seen = list(wanted), set(wanted)
         producers = {output.name or "": node for node in self._nodes for output in node.outputs}
         while pending:
             name = pending.pop()
             if name in self._known:
                 starts.add(name)
                 continue
-            if name in self._shared and name not in wanted:
-                wanted.append(name)
+            if name in self._shared:
+                shared_ones.append(name)
             for value in reads(producers[name]):
                 if not value.is_initializer() and value.name not in seen:
                     seen.add(value.name or "")
                     pending.append(value.name or "")
-        return wanted, sorted(starts)
+        return sorted(starts), shared_ones
 
 
 class Piece:
-    """One piece of the graph, opened; its batches may be run in any order and in several threads."""
+    """One piece of the graph, opened; its batches may be run in any order and in several threads.
+
+    Args:
+        model: the graph.
+        wanted: the tensors to compute; those that are known are taken as they are.
+        starts: known tensors that lead to them.
+        known: values by name, one array a batch.
+        batches: how many there are.
+        later: what to keep of the wanted tensors in `computed`, where it fits.
+        budget: bytes that may be kept, over all batches.
+    """
 
     def __init__(
         self,
         model: ir.Model,
-        stop: str,
         wanted: Sequence[str],
         starts: Sequence[str],
         known: Mapping[str, list[Array]],
@@ -106,16 +121,16 @@ class Piece:
         later: Collection[str],
         budget: int,
     ) -> None:
-        self.stop = stop
         self.starts = starts
-        self.computed: dict[str, list[Array | None]] = {}
+        self.computed: dict[str, list[Array | None]] = {name: [None] * batches for name in wanted if name not in known}
+        self._wanted = wanted
         self._known = known
         self._kept = set(later)
         self._largest = budget // max(batches, 1)
         self._session: ort.InferenceSession | None = None
-        if stop not in known:
-            self.computed = {name: [None] * batches for name in wanted}
-            piece = ir.Model(ir.convenience.extract(model.graph, starts, wanted), ir_version=model.ir_version)
+        if self.computed:
+            unknown = list(self.computed)
+            piece = ir.Model(ir.convenience.extract(model.graph, starts, unknown), ir_version=model.ir_version)
             options = session_options(1)
             # or ONNX Runtime would round float weights between quantized tensors to 8 bits of its own
             options.add_session_config_entry("session.disable_quant_qdq", "1")
@@ -124,16 +139,15 @@ class Piece:
             )
             self._present = [argument.name for argument in self._session.get_inputs()]
 
-    def run(self, batch: int) -> Array:
-        """The tensor's values for one batch."""
-        if self._session is None:
-            return self._known[self.stop][batch]
-        feeds = {name: self._known[name][batch] for name in self._present}
-        results = self._session.run(list(self.computed), feeds)
-        for name, value in zip(self.computed, results, strict=True):
-            if value.nbytes > self._largest:
+    def run(self, batch: int) -> list[Array]:
+        """The values of the wanted tensors for one batch."""
+        found = {name: self._known[name][batch] for name in self._wanted if name in self._known}
+        if self._session is not None:
+            feeds = {name: self._known[name][batch] for name in self._present}
+            found.update(zip(self.computed, self._session.run(list(self.computed), feeds), strict=True))
+        for name, values in self.computed.items():
+            if found[name].nbytes > self._largest:
                 self._kept.discard(name)
             if name in self._kept:
-                self.computed[name][batch] = value
-        stop: Array = results[0]
-        return stop
+                values[batch] = found[name]
+        return [found[name] for name in self._wanted]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,15 @@ from quantbench.quantization.rounding.nearest import least_scales, round_weight_
 from quantbench.quantization.rounding.problem import Problem, Rounder, Solution
 from quantbench.quantization.writing import array_of
 
-__all__ = ["Method", "round_weight"]
+__all__ = ["Method", "aims", "round_weight"]
 
 Array = NDArray[Any]
 
 _DAMPING = 0.01
 """Share of the mean second moment that is added to each at least, so that inputs that never vary do no harm."""
+
+_ROWS = 1024
+"""Rows that are moved at once, which bounds the memory that this takes."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,38 @@ class Method:
     reads_inputs: bool = True
 
 
+def aims(model: ir.Model, uses: Mapping[str, WeightUse], moments: Moments) -> tuple[dict[str, Array], Moments]:
+    """What weights that read the same inputs should come near to, once they are rounded.
+
+    They have the least squared error with the inputs of the rounded graph: they make up for what came before. Source:
+    Li et al., "GPTAQ: Efficient Finetuning-Free Quantization for Asymmetric Calibration", ICML 2025, whose objective
+    |W·X − Q·R|² has its least value at Q = W + W·E[(X − R)·Rᵀ]·H⁻¹.
+
+    Args:
+        model: a prepared graph.
+        uses: the weights and what reads them.
+        moments: of their inputs; used up, because its matrices are large.
+
+    Returns:
+        (for each weight (groups, rows, columns) float64, the moments to round by: without `cross`, and damped).
+    """
+    groups = len(moments.hessian)
+    found = {
+        name: MatrixLayout(weight.shape, use.channel_axis, groups).matrix(weight).astype(np.float64)
+        for (name, use), weight in zip(uses.items(), (array_of(model, name) for name in uses), strict=True)
+    }
+    if moments.hessian.size:
+        _damp(moments)
+    if moments.cross.any():
+        for group in range(groups):
+            factors = factorize(moments.hessian[group])
+            for weight in found.values():
+                _move(weight[group], moments.cross[group], *factors)
+    return found, replace(moments, cross=np.zeros((groups, 0, 0)))
+
+
 def round_weight(
-    model: ir.Model, plan: GraphPlan, name: str, use: WeightUse, method: Method, moments: Moments, seed: int
+    model: ir.Model, plan: GraphPlan, name: str, use: WeightUse, method: Method, aim: Array, moments: Moments, seed: int
 ) -> QuantizedTensor:
     """The codes of one weight.
 
@@ -51,7 +85,7 @@ def round_weight(
         plan: of this graph; says in which format and granularity.
         name, use: the weight and what reads it.
         method: how.
-        moments: of the weight's inputs.
+        aim, moments: of `aims`.
         seed: of random choices.
     """
     nearest = round_weight_to_nearest(model, plan, name, use)
@@ -59,7 +93,6 @@ def round_weight(
         return nearest
     affine, tensor = nearest.affine, plan.tensors[name]
     layout = MatrixLayout(nearest.codes.shape, use.channel_axis, len(moments.hessian))
-    hessian = _damped(moments)
     smallest, largest = integer_range(tensor.format)
     middle = (smallest + largest + 1) // 2
     multiples = LARGEST_MULTIPLE if affine.channel_axis is not None else 0
@@ -68,8 +101,8 @@ def round_weight(
     least = least_scales(model, plan, name, use).reshape(shape[:2])
     solution = method.round(
         Problem(
-            weight=_moved(layout.matrix(array_of(model, name)).astype(np.float64), hessian, moments),
-            hessian=hessian,
+            weight=aim,
+            hessian=moments.hessian,
             segments=segments,
             lowest=smallest - middle if largest - middle < 127 else middle - largest,
             highest=largest - middle,
@@ -97,29 +130,21 @@ def _scale_matrix(layout: MatrixLayout, affine: Affine, tensor: TensorPlan, shap
     return MatrixLayout(affine.scale.shape, layout.channel_axis, layout.groups).matrix(affine.scale)
 
 
-def _damped(moments: Moments) -> Array:
-    """The second moments with what they are not known by added on the diagonal.
+def _damp(moments: Moments) -> None:
+    """Add to the second moments, on the diagonal, what they are not known by.
 
     The best linear estimate of the moments at large, from those of few samples, is a mixture of these with their mean
     on the diagonal (Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", 2004).
     """
-    hessian = moments.hessian.copy()
+    hessian = moments.hessian
     mean = np.diagonal(hessian, axis1=1, axis2=2).mean(axis=1)
     share = np.maximum(moments.shrinkage / (1 - moments.shrinkage), _DAMPING)
     index = np.arange(hessian.shape[1])
     hessian[:, index, index] += np.where(mean > 0, share * mean, 1.0)[:, np.newaxis]
-    return hessian
 
 
-def _moved(weight: Array, hessian: Array, moments: Moments) -> Array:
-    """The weights of least squared error with the inputs of the rounded graph: they make up for what came before.
-
-    Source: Li et al., "GPTAQ: Efficient Finetuning-Free Quantization for Asymmetric Calibration", ICML 2025, whose
-    objective |W·X − Q·R|² has its least value at Q = W + W·E[(X − R)·Rᵀ]·H⁻¹.
-    """
-    if not moments.cross.any():
-        return weight
-    moved = np.empty_like(weight)
-    for group, rows in enumerate(weight):
-        moved[group] = rows + solve(multiply(rows, moments.cross[group]), *factorize(hessian[group]))
-    return moved
+def _move(weight: Array, cross: Array, feedback: Array, diagonal: Array) -> None:
+    """Add W·E[(X − R)·Rᵀ]·H⁻¹ to the rows of a weight, in place, for the factors of H."""
+    for start in range(0, len(weight), _ROWS):
+        rows = weight[start : start + _ROWS]
+        rows += solve(multiply(rows, cross), feedback, diagonal)
