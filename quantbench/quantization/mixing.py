@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from quantbench.graphs.qdq import QuantizedTensor
 from quantbench.numerics import get_format
+from quantbench.numerics.threads import cores, in_order
 from quantbench.quantization.affine import dequantize
 from quantbench.quantization.output_error import OutputError
 from quantbench.quantization.placement import weight_uses
 from quantbench.quantization.plan import GraphPlan
 from quantbench.quantization.precision import Candidate, most_saved
+from quantbench.quantization.rounding.replay import Piece, Replay
 from quantbench.quantization.writing import array_of, replace_array
 from quantbench.support import progress
 
@@ -26,6 +28,8 @@ Array = NDArray[Any]
 Weights = Mapping[str, Sequence[Candidate]]
 Narrow = Mapping[str, frozenset[str]]
 
+_KEPT_BYTES = 1 << 28
+"""Of exact tensors, to measure what weights do to the outputs from; what does not fit is computed again."""
 _TRIALS = 8
 _SMALLEST_STEP, _LARGEST_STEP = 1.4, 10.0
 """By what a budget that was too large is divided at least and at most."""
@@ -41,6 +45,8 @@ def candidates(
 ) -> list[Candidate]:
     """What each narrow weight alone does to the outputs.
 
+    The weights are taken in the order of the graph, so that each starts from what the exact operations before it make.
+
     Args:
         model: a prepared graph; left as it is.
         narrow: weights in few bits, by initializer.
@@ -48,15 +54,31 @@ def candidates(
         judge: knows the exact outputs.
     """
     uses = weight_uses(model)
-    found = []
-    for name, tensor in progress(list(narrow.items()), len(narrow), "measuring weights"):
-        changed = model.clone()
-        replace_array(changed, name, dequantize(tensor))
+    changed = model.clone()
+    made = {node.name: (index, node.outputs[0].name or "") for index, node in enumerate(model.graph)}
+    order = sorted(narrow, key=lambda name: made[uses[name].node][0])
+    stops = [made[uses[name].node][1] for name in order]
+    replay = Replay(changed, judge.feeds, [*stops, *judge.names], _KEPT_BYTES)
+    errors = {}
+    for name in progress(order, len(order), "measuring weights"):
         bias = uses[name].added
+        replace_array(changed, name, dequantize(narrow[name]))
         if bias is not None and bias in shifts:
             replace_array(changed, bias, (array_of(model, bias) + shifts[bias]).astype(np.float32))
-        found.append(Candidate(name, tensor.codes.size, judge.of(changed)))
-    return found
+        results = list(_run(replay.fork(judge.names), len(judge.feeds)))
+        errors[name] = judge.of_outputs([list(column) for column in zip(*results, strict=True)])
+        for each in filter(None, (name, bias)):
+            replace_array(changed, each, array_of(model, each))
+        piece = replay.open()
+        for _ in _run(piece, len(judge.feeds)):
+            pass
+        replay.close(piece)
+    return [Candidate(name, tensor.codes.size, errors[name]) for name, tensor in narrow.items()]
+
+
+def _run(piece: Piece, batches: int) -> Iterator[list[Array]]:
+    """The tensors of a piece for one batch after the other, some of which run side by side."""
+    return in_order(piece.run, range(batches), cores(), ahead=0)
 
 
 def choose_narrow(weights: Weights, budget: float, excess: Callable[[Narrow], float]) -> Narrow:

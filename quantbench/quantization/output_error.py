@@ -27,11 +27,15 @@ class OutputError:
     Args:
         model: the exact graph.
         feeds: its inputs from calibration samples, one mapping a batch.
+
+    Attributes:
+        feeds: these.
+        names: the tensors that are compared.
     """
 
     def __init__(self, model: ir.Model, feeds: Sequence[Mapping[str, Array]]) -> None:
-        self._feeds = feeds
-        self._names = _comparable(model)
+        self.feeds = feeds
+        self.names = _comparable(model)
         self._exact = self._outputs(model)
 
     def of(self, model: ir.Model) -> float:
@@ -40,10 +44,14 @@ class OutputError:
         Narrow weights of the graph are widened.
         """
         widen_weights(model)
+        return self.of_outputs(self._outputs(model))
+
+    def of_outputs(self, changed: Sequence[Sequence[Array]]) -> float:
+        """The same for values of the tensors `names`, for each one array a batch."""
         errors = [
-            sum(float(np.square(new - old).sum()) for new, old in zip(changed, exact, strict=True))
+            sum(float(np.square(new - old).sum()) for new, old in zip(each, exact, strict=True))
             / max(sum(float(np.square(old - old.mean()).sum()) for old in exact), 1e-30)
-            for changed, exact in zip(self._outputs(model), self._exact, strict=True)
+            for each, exact in zip(changed, self._exact, strict=True)
             if exact[0].dtype == np.float32
         ]
         return max(errors, default=0.0)
@@ -53,8 +61,8 @@ class OutputError:
         exposed = model.clone()
         values = {output.name: output for node in exposed.graph for output in node.outputs}
         values |= {value.name: value for value in exposed.graph.inputs}
-        exposed.graph.outputs[:] = [values.get(f"{name}_dequantized", values[name]) for name in self._names]
-        return [list(column) for column in zip(*run_batches(exposed, self._feeds), strict=True)]
+        exposed.graph.outputs[:] = [values.get(f"{name}_dequantized", values[name]) for name in self.names]
+        return [list(column) for column in zip(*run_batches(exposed, self.feeds), strict=True)]
 
 
 def _comparable(model: ir.Model) -> list[str]:
