@@ -62,13 +62,17 @@ def brain_surgeon(weight: np.ndarray, hessian: np.ndarray, scale: np.ndarray) ->
     return rounded
 
 
-def test_the_factor_is_that_of_the_matrix():
-    hessian = problem(columns=150).hessian[0]
+@pytest.mark.parametrize("size", [1, 2, 65, 150, 151])
+def test_the_factor_is_that_of_the_matrix(size: int):
+    hessian = problem(columns=size).hessian[0]
     feedback, diagonal = factorize(hessian)
-    unit = feedback.T + np.eye(150)
+    unit = feedback.T + np.eye(size)
     assert np.array_equal(feedback, np.tril(feedback, -1))
     np.testing.assert_allclose(unit * diagonal @ unit.T, hessian, rtol=1e-9, atol=1e-9 * hessian.max())
-    rows = np.random.default_rng(1).normal(size=(5, 150))
+    order = np.random.default_rng(2).permutation(size)
+    for got, expected in zip(factorize(hessian, order), factorize(hessian[np.ix_(order, order)]), strict=True):
+        assert np.array_equal(got, expected)
+    rows = np.random.default_rng(1).normal(size=(5, size))
     np.testing.assert_allclose(multiply(rows, hessian), rows @ hessian, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(solve(rows, feedback, diagonal), rows @ np.linalg.inv(hessian), rtol=1e-6, atol=1e-9)
 
@@ -158,6 +162,17 @@ def test_codes_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.Monkey
         answers.append([method(asked) for method in METHODS])
     for one, other in zip(answers[0] * 2, answers[1] + answers[2], strict=True):
         assert np.array_equal(one.codes, other.codes) and np.array_equal(one.scales, other.scales)
+
+
+def test_factors_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.MonkeyPatch):
+    """Rows are shared out in each of the panels; their number is odd, so that one is left over where two go together."""
+    hessian = problem(columns=301).hessian[0]
+    factors = []
+    for count in (1, 2, 3):
+        monkeypatch.setattr("quantbench.quantization.rounding.threads.cores", lambda count=count: count)
+        factors.append(factorize(hessian))
+    for feedback, diagonal in factors[1:]:
+        assert np.array_equal(feedback, factors[0][0]) and np.array_equal(diagonal, factors[0][1])
 
 
 def test_the_seed_is_the_only_chance():

@@ -66,8 +66,11 @@ def test_columns_times_rows_are_the_operation(name: str):
 
 
 @pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("rows", [512, 4])
 @pytest.mark.parametrize("name", ["strides", "depthwise", "matmul"])
-def test_moments_are_those_of_the_columns(name: str, centred: bool):
+def test_moments_are_those_of_the_columns(name: str, rows: int, centred: bool, monkeypatch: pytest.MonkeyPatch):
+    """Whether the matrices are summed up at once or some rows at a time."""
+    monkeypatch.setattr("quantbench.quantization.rounding.triangle._ROWS", rows)
     _, patches, _, _, x = case(name)
     near = np.rint(x * 8) / 8
     sums = MomentsSum(patches, products=True, batches=3)
@@ -90,8 +93,22 @@ def test_moments_are_those_of_the_columns(name: str, centred: bool):
     assert ((moments.shrinkage >= 0) & (moments.shrinkage <= 0.95)).all()
 
 
-def test_shrinkage_is_that_of_ledoit_and_wolf():
+def test_of_one_input_for_both_graphs_nothing_is_crossed():
+    x = normal(40, 6, seed=3)
+    sums = MomentsSum(Patches(last=True), products=True, batches=2)
+    for _ in range(2):
+        sums.add(x, x, np.arange(40))
+    moments = sums.result(False)
+    assert moments.cross.size == 0
+    np.testing.assert_allclose(moments.mean_exact[0], x.mean(0), atol=1e-6)
+    assert np.array_equal(moments.mean_exact, moments.mean_rounded)
+    np.testing.assert_allclose(moments.hessian[0], x.T @ x / 40, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [512, 4])
+def test_shrinkage_is_that_of_ledoit_and_wolf(rows: int, monkeypatch: pytest.MonkeyPatch):
     """Batches of many independent positions: the formula of the paper, applied to the batches' covariances."""
+    monkeypatch.setattr("quantbench.quantization.rounding.triangle._ROWS", rows)
     generator = np.random.default_rng(0)
     x = (generator.normal(size=(8, 50, 6)) * np.arange(1, 7)).astype(np.float32)
     sums = MomentsSum(Patches(last=True), products=True, batches=len(x))
