@@ -165,7 +165,7 @@ def test_codes_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.Monkey
 
 
 def test_factors_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.MonkeyPatch):
-    """Rows are shared out in each of the panels; their number is odd, so that one is left over where two go together."""
+    """Rows are shared out in each panel; their number is odd, so that one is left over where two go together."""
     hessian = problem(columns=301).hessian[0]
     factors = []
     for count in (1, 2, 3):

@@ -79,7 +79,7 @@ def test_moments_are_those_of_the_columns(name: str, rows: int, centred: bool, m
         images = patches.images(x + batch)
         height, width = patches.positions(images)
         everywhere = np.arange(len(images) * height * width)
-        sums.add(x + batch, near + batch, everywhere)
+        sums.add(sums.look(x + batch, near + batch, everywhere))
         columns.append([patches.gather(patches.images(each + batch), everywhere) for each in (x, near)])
     exact, rounded = (np.concatenate(part, axis=1).astype(np.float64) for part in zip(*columns, strict=True))
     moments = sums.result(centred)
@@ -97,7 +97,7 @@ def test_of_one_input_for_both_graphs_nothing_is_crossed():
     x = normal(40, 6, seed=3)
     sums = MomentsSum(Patches(last=True), products=True, batches=2)
     for _ in range(2):
-        sums.add(x, x, np.arange(40))
+        sums.add(sums.look(x, x, np.arange(40)))
     moments = sums.result(False)
     assert moments.cross.size == 0
     np.testing.assert_allclose(moments.mean_exact[0], x.mean(0), atol=1e-6)
@@ -113,7 +113,7 @@ def test_shrinkage_is_that_of_ledoit_and_wolf(rows: int, monkeypatch: pytest.Mon
     x = (generator.normal(size=(8, 50, 6)) * np.arange(1, 7)).astype(np.float32)
     sums = MomentsSum(Patches(last=True), products=True, batches=len(x))
     for batch in x:
-        sums.add(batch, batch, np.arange(50))
+        sums.add(sums.look(batch, batch, np.arange(50)))
     each = np.stack([np.cov(batch.T.astype(np.float64)) for batch in x])
     mean = each.mean(0)
     noise = np.square(each - mean).sum() / (8 * 7)
@@ -128,9 +128,9 @@ def test_many_batches_are_added_up_in_a_few_parts():
     many = MomentsSum(Patches(last=True), products=True, batches=30)
     few = MomentsSum(Patches(last=True), products=True, batches=10)
     for batch in x:
-        many.add(batch, batch, np.arange(50))
+        many.add(many.look(batch, batch, np.arange(50)))
     for part in x.reshape(10, 150, 6):
-        few.add(part, part, np.arange(150))
+        few.add(few.look(part, part, np.arange(150)))
     results = many.result(True), few.result(True)
     for name in ("mean_exact", "hessian", "shrinkage"):
         np.testing.assert_allclose(*(getattr(each, name) for each in results), rtol=1e-6)
@@ -143,7 +143,7 @@ def test_sums_are_exact_in_any_order():
     results = []
     for rows in (x, x[order]):
         sums = MomentsSum(Patches(last=True), products=True, batches=1)
-        sums.add(rows, np.rint(rows), np.arange(4000))
+        sums.add(sums.look(rows, np.rint(rows), np.arange(4000)))
         results.append(sums.result(False))
     assert np.array_equal(results[0].hessian, results[1].hessian)
     assert np.array_equal(results[0].cross, results[1].cross)

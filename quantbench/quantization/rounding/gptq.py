@@ -45,8 +45,12 @@ def gptq(problem: Problem) -> Solution:
     if problem.one_scale:
         candidates = _best_shared(problem, orders, factors, candidates)
     for group, order in enumerate(orders):
-        solved, chosen, _ = _round(problem, group, order, factors.pop(0), candidates[group])
-        _improve(problem, group, order, solved, chosen)
+        weight = _ordered(problem.weight[group], order)
+        solved, chosen, _ = _round(problem, weight, order, factors.pop(0), candidates[group])
+        over_rows(
+            _improve_rows, len(solved), weight, reordered(problem.hessian[group], order, np.float32), chosen,
+            problem.segments[order], problem.lowest, problem.highest, _SWEEPS, solved,
+        )  # fmt: skip
         codes[group][:, order] = solved
         scales[group] = chosen
     return Solution(codes, scales)
@@ -61,7 +65,8 @@ def _best_shared(problem: Problem, orders: list[Array], factors: list[Factors], 
     """The one candidate that costs least over all rows of all groups."""
     losses = np.zeros(candidates.shape[3])
     for group, (order, each) in enumerate(zip(orders, factors, strict=True)):
-        losses += _round(problem, group, order, each, candidates[group])[2].sum(axis=0)
+        weight = _ordered(problem.weight[group], order)
+        losses += _round(problem, weight, order, each, candidates[group])[2].sum(axis=0)
     best = int(np.argmin(losses))
     return candidates[..., best : best + 1]
 
@@ -73,11 +78,15 @@ def _order(importance: Array, segments: Array) -> Array:
     return np.lexsort((-importance, rank[segments]))
 
 
+def _ordered(weight: Array, order: Array) -> Array:
+    """Columns in another order, in float32."""
+    return np.take(weight.astype(np.float32), order, axis=1)
+
+
 def _round(
-    problem: Problem, group: int, order: Array, factors: Factors, candidates: Array
+    problem: Problem, weight: Array, order: Array, factors: Factors, candidates: Array
 ) -> tuple[Array, Array, Array]:
-    """(codes in `order`, the scales chosen, what each candidate of the last segment cost) of one group."""
-    weight = problem.weight[group][:, order].astype(np.float32)
+    """(codes, the scales chosen, what each candidate of the last segment cost) for columns in `order`."""
     rows, columns = weight.shape
     segments = problem.segments[order]
     starts = np.flatnonzero(np.diff(segments, prepend=-1))
@@ -89,14 +98,6 @@ def _round(
         problem.lowest, problem.highest, codes, chosen, losses,
     )  # fmt: skip
     return codes, chosen, losses
-
-
-def _improve(problem: Problem, group: int, order: Array, codes: Array, scales: Array) -> None:
-    """Move single codes, in place, while that lowers the error of their row."""
-    hessian = reordered(problem.hessian[group], order, np.float32)
-    weight = problem.weight[group][:, order].astype(np.float32)
-    steps = np.ascontiguousarray(scales[:, problem.segments[order]])
-    over_rows(_improve_rows, len(codes), weight, hessian, steps, problem.lowest, problem.highest, _SWEEPS, codes)
 
 
 @compiled
@@ -136,8 +137,10 @@ def _round_rows(
 
 @compiled
 def _improve_rows(
-    first: int, last: int, weight: Any, hessian: Any, steps: Any, lowest: int, highest: int, sweeps: int, codes: Any
-) -> None:
+    first: int, last: int, weight: Any, hessian: Any, scales: Any, segments: Any, lowest: int, highest: int,
+    sweeps: int, codes: Any,
+) -> None:  # fmt: skip
+    """Move single codes, in place, while that lowers the error of their row."""
     columns = weight.shape[1]
     errors = np.zeros((_TOGETHER, columns), np.float32)
     slopes = np.zeros((_TOGETHER, columns), np.float32)
@@ -147,7 +150,7 @@ def _improve_rows(
         for each in range(count):
             row = begin + each
             for k in range(columns):
-                errors[each, k] = weight[row, k] - codes[row, k] * steps[row, k]
+                errors[each, k] = weight[row, k] - codes[row, k] * scales[row, segments[k]]
             moved[each] = 1
         for k in range(columns):
             line = hessian[k]
@@ -160,7 +163,7 @@ def _improve_rows(
                 line = hessian[k]
                 for each in range(count):
                     row, slope = begin + each, slopes[each]
-                    step = steps[row, k]
+                    step = scales[row, segments[k]]
                     code = min(max(codes[row, k] + np.rint(slope[k] / (line[k] * step)), lowest), highest)
                     change = np.int32(code) - codes[row, k]
                     if change != 0 and going[each] != 0:

@@ -21,7 +21,7 @@ from quantbench.quantization.affine import dequantize
 from quantbench.quantization.placement import WeightUse, weight_uses
 from quantbench.quantization.plan import GraphPlan
 from quantbench.quantization.rounding.matrix import MatrixLayout
-from quantbench.quantization.rounding.moments import Moments, MomentsSum
+from quantbench.quantization.rounding.moments import Batch, Moments, MomentsSum
 from quantbench.quantization.rounding.nearest import round_weight_to_nearest
 from quantbench.quantization.rounding.patches import Patches, patches_of
 from quantbench.quantization.rounding.replay import Piece, Replay
@@ -139,19 +139,22 @@ def _add_up(
     """Run the pieces on all batches, in threads, and add up the moments in the order of the batches: of what the first
     piece, of the exact graph, computes with what the last computes."""
 
-    def run(batch: int) -> tuple[Array, Array]:
+    def look(batch: int) -> list[Batch]:
         results = [piece.run(batch)[0] for piece in pieces]
-        return results[0], results[-1]
-
-    for batch, (exact, rounded) in enumerate(in_order(run, range(batches), cores(), ahead=0)):
+        seen = []
         for (patches, _), each in sums.items():
-            images = patches.images(exact)
+            images = patches.images(results[0])
             height, width = patches.positions(images)
             generator = np.random.default_rng((*seed, batch))
             columns = images.shape[1] * patches.kernel[0] * patches.kernel[1]
             wanted = int(np.clip(columns // patches.groups * _POSITIONS_PER_COLUMN, *_POSITIONS))
             few = min(-(-wanted // batches), max(_ELEMENTS // columns, 64))
-            each.add(exact, rounded, _some(len(images) * height * width, few, generator))
+            seen.append(each.look(results[0], results[-1], _some(len(images) * height * width, few, generator)))
+        return seen
+
+    for seen in in_order(look, range(batches), cores(), ahead=0):
+        for each, batch in zip(sums.values(), seen, strict=True):
+            each.add(batch)
 
 
 def _some(total: int, quota: int, generator: np.random.Generator) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from quantbench.quantization.rounding.patches import Patches
 from quantbench.quantization.rounding.triangle import Triangle
 
-__all__ = ["Moments", "MomentsSum"]
+__all__ = ["Batch", "Moments", "MomentsSum"]
 
 Array = NDArray[Any]
 
@@ -41,6 +42,21 @@ class Moments:
     shrinkage: Array
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What is added up of one batch.
+
+    Attributes:
+        positions: of the output.
+        sums: of the columns in the exact and the rounded graph over all positions, (groups, columns) float64.
+        columns: at the chosen positions, (groups, positions, columns) float32; None where products are not wanted.
+    """
+
+    positions: int
+    sums: tuple[Array, Array]
+    columns: tuple[Array, Array] | None
+
+
 class MomentsSum:
     """Adds up moments, a few batches at a time.
 
@@ -66,22 +82,29 @@ class MomentsSum:
         self._covariances: Triangle | None = None
         self._cross: Array | None = None
 
-    def add(self, exact: Array, rounded: Array, chosen: Array) -> None:
-        """Take in one batch of the operation's input in both graphs; `chosen` as of `Patches.gather`.
+    def look(self, exact: Array, rounded: Array, chosen: Array) -> Batch:
+        """What to add of one batch of the operation's input in both graphs; may be called from threads.
 
         One array for both is looked at once.
+
+        Args:
+            exact, rounded: the input.
+            chosen: as of `Patches.gather`.
         """
         pair = [self._patches.images(each) for each in ([exact] if exact is rounded else [exact, rounded])]
         height, width = self._patches.positions(pair[0])
-        self._positions += len(pair[0]) * height * width
         sums = [self._patches.sums(each) for each in pair]
-        _add_to(self._means, [sums[0], sums[-1]])
-        if not self._wanted:
-            return
-        columns = [self._patches.gather(each, chosen) for each in pair]
-        self._waiting.append((columns[0], columns[-1]))
-        if len(self._waiting) == self._together:
-            self._add_products()
+        columns = [self._patches.gather(each, chosen) for each in pair] if self._wanted else []
+        return Batch(len(pair[0]) * height * width, (sums[0], sums[-1]), (columns[0], columns[-1]) if columns else None)
+
+    def add(self, batch: Batch) -> None:
+        """Take in one batch."""
+        self._positions += batch.positions
+        _add_to(self._means, batch.sums)
+        if batch.columns is not None:
+            self._waiting.append(batch.columns)
+            if len(self._waiting) == self._together:
+                self._add_products()
 
     def _add_products(self) -> None:
         """Take in the columns of the batches that wait, some rows of the matrices at a time."""
@@ -159,7 +182,7 @@ def _outer(one: Array, other: Array) -> Array:
     return one[:, :, np.newaxis] * other[:, np.newaxis, :]
 
 
-def _add_to(sums: list[Array], parts: list[Array]) -> None:
+def _add_to(sums: list[Array], parts: Sequence[Array]) -> None:
     if not sums:
         sums += [part.copy() for part in parts]
         return

@@ -13,6 +13,9 @@ __all__ = ["Problem", "Rounder", "Solution", "segment_amplitudes"]
 
 Array = NDArray[Any]
 
+_ROWS = 1024
+"""Rows that are looked at at once, which bounds the memory that this takes."""
+
 
 @dataclass(frozen=True)
 class Solution:
@@ -64,6 +67,8 @@ def segment_amplitudes(problem: Problem) -> Array:
     amplitudes = np.zeros((*problem.weight.shape[:2], count))
     order = np.argsort(problem.segments, kind="stable")
     starts = np.searchsorted(problem.segments[order], np.arange(count))
-    if problem.weight.size:
-        np.maximum.reduceat(np.abs(problem.weight)[:, :, order], starts, axis=2, out=amplitudes)
+    for group, weight in enumerate(problem.weight):
+        for start in range(0, len(weight) if weight.size else 0, _ROWS):
+            rows = slice(start, start + _ROWS)
+            np.maximum.reduceat(np.abs(weight[rows])[:, order], starts, axis=1, out=amplitudes[group, rows])
     return amplitudes
