@@ -19,7 +19,7 @@ from quantbench.quantization.plan import GraphPlan
 from quantbench.quantization.precision import Candidate, most_saved
 from quantbench.quantization.rounding.replay import Piece, Replay
 from quantbench.quantization.writing import array_of, replace_array
-from quantbench.support import progress
+from quantbench.support import progress, return_memory
 
 __all__ = ["candidates", "choose_narrow", "narrow_weights"]
 
@@ -65,15 +65,26 @@ def candidates(
         replace_array(changed, name, dequantize(narrow[name]))
         if bias is not None and bias in shifts:
             replace_array(changed, bias, (array_of(model, bias) + shifts[bias]).astype(np.float32))
-        results = list(_run(replay.fork(judge.names), len(judge.feeds)))
-        errors[name] = judge.of_outputs([list(column) for column in zip(*results, strict=True)])
+        errors[name] = _error(replay, judge)
         for each in filter(None, (name, bias)):
             replace_array(changed, each, array_of(model, each))
-        piece = replay.open()
-        for _ in _run(piece, len(judge.feeds)):
-            pass
-        replay.close(piece)
+        _go_on(replay, len(judge.feeds))
+        return_memory()
     return [Candidate(name, tensor.codes.size, errors[name]) for name, tensor in narrow.items()]
+
+
+def _error(replay: Replay, judge: OutputError) -> float:
+    """Of the outputs, as the graph is now, computed from what is known before the replay's next stop."""
+    results = list(_run(replay.fork(judge.names), len(judge.feeds)))
+    return judge.of_outputs([list(column) for column in zip(*results, strict=True)])
+
+
+def _go_on(replay: Replay, batches: int) -> None:
+    """To the next stop."""
+    piece = replay.open()
+    for _ in _run(piece, batches):
+        pass
+    replay.close(piece)
 
 
 def _run(piece: Piece, batches: int) -> Iterator[list[Array]]:

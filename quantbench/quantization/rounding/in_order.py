@@ -24,10 +24,10 @@ from quantbench.quantization.rounding.matrix import MatrixLayout
 from quantbench.quantization.rounding.moments import Batch, Moments, MomentsSum
 from quantbench.quantization.rounding.nearest import round_weight_to_nearest
 from quantbench.quantization.rounding.patches import Patches, patches_of
-from quantbench.quantization.rounding.replay import Piece, Replay
+from quantbench.quantization.rounding.replay import Replay
 from quantbench.quantization.rounding.weight import Method, aims, round_weight
 from quantbench.quantization.writing import activation_affines, array_of, is_integer, replace_array
-from quantbench.support import progress
+from quantbench.support import progress, return_memory
 
 __all__ = ["round_in_order"]
 
@@ -103,10 +103,8 @@ def round_in_order(
     for step, stop in enumerate(progress(order, len(order), "rounding weights")):
         alike = _alike(stops[stop], patches, {name for name in uses if shift and _is_its_own(model, uses[name].added)})
         sums = {key: MomentsSum(key[0], method.reads_inputs, len(feeds)) for key in alike}
-        pieces = [replay.open() for replay in replays]
-        _add_up(pieces, len(feeds), sums, (seed, step))
-        for replay, piece in zip(replays, pieces, strict=True):
-            replay.close(piece)
+        _add_up(replays, len(feeds), sums, (seed, step))
+        return_memory()
         for (way, corrected), names in alike.items():
             moments = sums.pop((way, corrected)).result(centred=corrected)
             wanted, moments = aims(model, {name: uses[name] for name in names}, moments)
@@ -131,13 +129,14 @@ def _alike(
 
 
 def _add_up(
-    pieces: Sequence[Piece],
+    replays: Sequence[Replay],
     batches: int,
     sums: Mapping[tuple[Patches, bool], MomentsSum],
     seed: tuple[int, int],
 ) -> None:
-    """Run the pieces on all batches, in threads, and add up the moments in the order of the batches: of what the first
-    piece, of the exact graph, computes with what the last computes."""
+    """Go on to the next stop with all batches, in threads, and add up the moments in the order of the batches: of what
+    the first replay, of the exact graph, computes with what the last computes."""
+    pieces = [replay.open() for replay in replays]
 
     def look(batch: int) -> list[Batch]:
         results = [piece.run(batch)[0] for piece in pieces]
@@ -155,6 +154,8 @@ def _add_up(
     for seen in in_order(look, range(batches), cores(), ahead=0):
         for each, batch in zip(sums.values(), seen, strict=True):
             each.add(batch)
+    for replay, piece in zip(replays, pieces, strict=True):
+        replay.close(piece)
 
 
 def _some(total: int, quota: int, generator: np.random.Generator) -> Array:

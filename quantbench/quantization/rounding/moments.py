@@ -115,7 +115,7 @@ class MomentsSum:
         del waiting
         groups, count, columns = r.shape
         step = _grid(max(_largest(x), _largest(r)), count)
-        r = np.rint(r / step)
+        r = _on_grid(r, step)
         total = r.sum(axis=1) * step
         self._counts.append(count)
         if self._products is None or self._covariances is None:
@@ -132,7 +132,7 @@ class MomentsSum:
             square += Triangle.squared_block(rows, part)
         difference = np.zeros_like(total)
         if not same:
-            x = np.rint(x / step)
+            x = _on_grid(x, step)
             x -= r
             difference += x.sum(axis=1) * step
             self._cross = np.zeros((groups, columns, columns)) if self._cross is None else self._cross
@@ -191,7 +191,13 @@ def _add_to(sums: list[Array], parts: Sequence[Array]) -> None:
 
 
 def _largest(values: Array) -> float:
-    return float(np.abs(values).max(initial=0.0))
+    return float(max(values.max(initial=0.0), -values.min(initial=0.0)))
+
+
+def _on_grid(values: Array, step: np.float64) -> Array:
+    """In whole steps, as float64."""
+    steps = values / step
+    return np.rint(steps, out=steps)
 
 
 def _grid(largest: float, count: int) -> np.float64:

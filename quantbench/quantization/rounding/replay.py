@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -54,7 +54,8 @@ class Replay:
         starts, shared_ones = self._back_from([stop])
         wanted = dict.fromkeys([stop] if kept_as in self._known else [stop, kept_as, *shared_ones])
         later = {name for name in wanted if self._last.get(name, -1) > self._step}
-        return Piece(self._model, list(wanted), starts, self._known, self._batches, later, self._budget)
+        room = self._budget + self._bytes(self._done(self._step))
+        return Piece(self._model, list(wanted), starts, self._known, self._batches, later, room)
 
     def fork(self, wanted: Sequence[str]) -> Piece:
         """Get ready to compute tensors behind the next stop from what is known before it, with the graph as it is now,
@@ -62,22 +63,44 @@ class Replay:
         return Piece(self._model, wanted, self._back_from(wanted)[0], self._known, self._batches, (), 0)
 
     def close(self, piece: Piece) -> None:
-        """Keep of a piece what later ones start from, and let go of what none needs any more."""
+        """Keep of a piece what later ones start from, and let go of what none needs any more, which makes room.
+
+        What does not fit is computed again from where this piece started, so that has to stay.
+        """
         step = self._step
         self._step += 1
-        for name, values in piece.computed.items():
-            last = self._last.get(name, -1)
-            if last <= step:
-                continue
-            size = sum(value.nbytes for value in values if value is not None)
-            if size <= self._budget and all(value is not None for value in values):
-                self._known[name] = [value for value in values if value is not None]
-                self._budget -= size
-            else:  # computed again from where this piece started
+        later = {name: values for name, values in piece.computed.items() if self._last.get(name, -1) > step}
+        while True:
+            done = self._done(step)
+            fitting = self._fitting(later, self._budget + self._bytes(done))
+            for name in later.keys() - fitting.keys():
                 for start in piece.starts:
-                    self._last[start] = max(self._last.get(start, -1), last)
-        for name in [name for name in self._known if name not in self._inputs and self._last.get(name, -1) <= step]:
-            self._budget += sum(value.nbytes for value in self._known.pop(name))
+                    self._last[start] = max(self._last.get(start, -1), self._last[name])
+            if self._done(step) == done:
+                break
+        self._budget += self._bytes(done)
+        for name in done:
+            del self._known[name]
+        self._known.update(fitting)
+        self._budget -= self._bytes(fitting)
+
+    def _done(self, step: int) -> list[str]:
+        """What is known, and not needed after this step."""
+        return [name for name in self._known if name not in self._inputs and self._last.get(name, -1) <= step]
+
+    def _fitting(self, later: Mapping[str, list[Array | None]], room: int) -> dict[str, list[Array]]:
+        """As many of the tensors as fit, the first ones first."""
+        fitting = {}
+        for name, values in later.items():
+            present = [value for value in values if value is not None]
+            size = sum(value.nbytes for value in present)
+            if len(present) == len(values) and size <= room:
+                fitting[name] = present
+                room -= size
+        return fitting
+
+    def _bytes(self, names: Iterable[str]) -> int:
+        return sum(value.nbytes for name in names for value in self._known[name])
 
     def _back_from(self, wanted: Sequence[str]) -> tuple[list[str], list[str]]:
         """(the known tensors that these are computed from, what is shared on the way)."""
