@@ -60,7 +60,7 @@ def solve(rows: Array, feedback: Array, diagonal: Array) -> Array:
 
 
 def multiply(rows: Array, matrix: Array) -> Array:
-    """rows·matrix in float64, each sum in the order of the rows' columns."""
+    """rows·matrix in float64; the order of each sum is fixed."""
     product = np.zeros((len(rows), matrix.shape[1]))
     over_rows(_multiply_rows, len(rows), np.ascontiguousarray(rows), np.ascontiguousarray(matrix), product)
     return product
@@ -68,7 +68,16 @@ def multiply(rows: Array, matrix: Array) -> Array:
 
 @compiled
 def _multiply_rows(first: int, last: int, rows: Any, matrix: Any, product: Any) -> None:
-    for k in range(len(matrix)):  # a line of the matrix is read once for all the rows
+    """Four lines of the matrix at a time, each read once for all the rows."""
+    fours = len(matrix) // 4 * 4
+    for k in range(0, fours, 4):
+        a, b, c, d = matrix[k], matrix[k + 1], matrix[k + 2], matrix[k + 3]
+        for row in range(first, last):
+            of_a, of_b, of_c, of_d = rows[row, k], rows[row, k + 1], rows[row, k + 2], rows[row, k + 3]
+            out = product[row]
+            for i in range(len(out)):
+                out[i] += (of_a * a[i] + of_b * b[i]) + (of_c * c[i] + of_d * d[i])
+    for k in range(fours, len(matrix)):
         line = matrix[k]
         for row in range(first, last):
             factor, out = rows[row, k], product[row]
@@ -157,13 +166,14 @@ def _turn(first: int, last: int, lower: Any, diagonal: Any) -> None:
 def _solve_rows(first: int, last: int, rows: Any, feedback: Any, diagonal: Any) -> None:
     """x·N·diag(d)·Nᵀ = b: back through Nᵀ, over d, forth through N."""
     size = len(diagonal)
-    for k in range(size - 1, -1, -1):  # a line of the factor is read once for all the rows
-        line = feedback[k]
+    for k in range(size - 1, 0, -2):  # two lines of the factor are read once for all the rows
+        one, other = feedback[k], feedback[k - 1]
         for row in range(first, last):
             x = rows[row]
-            factor = x[k]
-            for i in range(k):
-                x[i] -= line[i] * factor
+            x[k - 1] -= one[k - 1] * x[k]
+            of_one, of_other = x[k], x[k - 1]
+            for i in range(k - 1):
+                x[i] -= one[i] * of_one + other[i] * of_other
     for row in range(first, last):
         rows[row] /= diagonal
     for k in range(size):
