@@ -175,6 +175,22 @@ def test_what_a_replay_keeps_and_computes_again():
             run_again.close(piece)
 
 
+def test_what_a_replay_lets_go_of_makes_room_for_what_it_keeps():
+    """Room for one tensor of a chain: each stop starts from the one before it."""
+    model = prepare(graph("g (float[n,3] x) => (float[n,3] y) { a = Exp(x)  b = Sin(a)  c = Cos(b)  y = Exp(c) }"))
+    feeds = [{"x": normal(4, 3, seed=seed)} for seed in range(2)]
+    run_again = replay.Replay(model, feeds, ["a", "b", "c", "y"], sum(feed["x"].nbytes for feed in feeds))
+    starts = []
+    for _ in range(4):
+        piece = run_again.open()
+        starts.append(piece.starts)
+        values = [piece.run(batch)[0] for batch in range(2)]
+        run_again.close(piece)
+    assert starts == [["x"], ["a"], ["b"], ["c"]]
+    expected = [np.exp(np.cos(np.sin(np.exp(feed["x"])))) for feed in feeds]
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
+
+
 def test_a_fork_computes_with_the_graph_as_it_is_and_leaves_no_trace():
     """With another second matrix: what comes before it stays, what comes behind changes, the next stop does not."""
     text = """g (float[n,3] x) => (float[n,3] y, float[n,3] c)
