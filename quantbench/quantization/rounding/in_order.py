@@ -115,6 +115,7 @@ def round_in_order(
                 if corrected and bias is not None:
                     shifts[bias] = _shift(model, nodes[use.node], name, weights[name], use, way.groups, moments)
                     replace_array(rounded, bias, (array_of(model, bias) + shifts[bias]).astype(np.float32))
+            del moments  # before the next ones are added up
     return weights, shifts
 
 
