@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from quantbench.numerics.threads import cores, share
 from quantbench.quantization.rounding.gptq import gptq
 from quantbench.quantization.rounding.problem import Problem, Solution
-from quantbench.quantization.rounding.threads import compiled, dot
+from quantbench.quantization.rounding.threads import compiled, dot, eight_dots
 
 __all__ = ["adaround"]
 
@@ -134,8 +134,7 @@ def _learn(quadratic: _Quadratic, start: Array, noise: Array, lowest: int, highe
 
 @compiled
 def _multiply(rows: Any, hessian: Any, first: int, group_rows: int, product: Any) -> None:
-    """rows·H of each row's group, float32, in tiles of four rows and two columns: each number read serves several
-    sums."""
+    """rows·H of each row's group, float32, in tiles of four rows and two columns."""
     columns = rows.shape[1]
     begin = 0
     while begin < len(rows):
@@ -145,26 +144,11 @@ def _multiply(rows: Any, hessian: Any, first: int, group_rows: int, product: Any
         tiled_rows, tiled_columns = end - (end - begin) % 4, columns - columns % 2
         for k in range(0, tiled_columns, 2):
             for row in range(begin, tiled_rows, 4):
-                _multiply_tile(rows[row : row + 4], matrix[k : k + 2], product[row : row + 4, k : k + 2])
+                sums = eight_dots(matrix[k], matrix[k + 1], rows[row], rows[row + 1], rows[row + 2], rows[row + 3])
+                for each in range(4):
+                    product[row + each, k] = sums[each]
+                    product[row + each, k + 1] = sums[4 + each]
         for row in range(begin, end):
             for k in range(0 if row >= tiled_rows else tiled_columns, columns):
                 product[row, k] = dot(matrix[k], rows[row])
         begin = end
-
-
-@compiled
-def _multiply_tile(rows: Any, lines: Any, product: Any) -> None:
-    a, b, c, d = rows[0], rows[1], rows[2], rows[3]
-    one, other = lines[0], lines[1]
-    one_a = one_b = one_c = one_d = other_a = other_b = other_c = other_d = np.float32(0.0)
-    for i in range(len(one)):
-        one_a += one[i] * a[i]
-        one_b += one[i] * b[i]
-        one_c += one[i] * c[i]
-        one_d += one[i] * d[i]
-        other_a += other[i] * a[i]
-        other_b += other[i] * b[i]
-        other_c += other[i] * c[i]
-        other_d += other[i] * d[i]
-    product[0, 0], product[1, 0], product[2, 0], product[3, 0] = one_a, one_b, one_c, one_d
-    product[0, 1], product[1, 1], product[2, 1], product[3, 1] = other_a, other_b, other_c, other_d

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quantbench.quantization.rounding.threads import compiled, dot, over_rows
+from quantbench.quantization.rounding.threads import compiled, dot, eight_dots, over_rows
 
 __all__ = ["factorize", "multiply", "reordered", "solve"]
 
@@ -93,7 +93,7 @@ def _subtract_known(first: int, last: int, rows: Any, panel: Any, start: int, en
     for row in range(first, last - 1, 2):
         one, other = rows[row, :start], rows[row + 1, :start]
         for column in range(0, fours, 4):
-            sums = _eight_dots(
+            sums = eight_dots(
                 one, other, panel[column, :start], panel[column + 1, :start], panel[column + 2, :start],
                 panel[column + 3, :start],
             )  # fmt: skip
@@ -106,23 +106,6 @@ def _subtract_known(first: int, last: int, rows: Any, panel: Any, start: int, en
     if (last - first) % 2:
         for column in range(end - start):
             rows[last - 1, start + column] -= dot(rows[last - 1, :start], panel[column, :start])
-
-
-@compiled
-def _eight_dots(one: Any, other: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
-    """one·a … one·d, other·a … other·d, in float64."""
-    one_a = one_b = one_c = one_d = other_a = other_b = other_c = other_d = 0.0
-    for index in range(len(one)):
-        left, right = one[index], other[index]
-        one_a += left * a[index]
-        one_b += left * b[index]
-        one_c += left * c[index]
-        one_d += left * d[index]
-        other_a += right * a[index]
-        other_b += right * b[index]
-        other_c += right * c[index]
-        other_d += right * d[index]
-    return one_a, one_b, one_c, one_d, other_a, other_b, other_c, other_d
 
 
 @compiled
