@@ -3,7 +3,8 @@
 Each stage is an ONNX Runtime session over a piece of the optimised graph (`graphs.stages`). Two settings make dozens of
 sessions cheap: their threads do not spin while another stage runs, and all draw on one arena, so that memory goes from
 stage to stage instead of each keeping its own. What is too small to be worth a session's call numpy does
-(`graphs.small_stages`), and a hard-swish goes through memory once (`graphs.hard_swish_stage`).
+(`graphs.small_stages`), a hard-swish goes through memory once (`graphs.hard_swish_stage`), and where all tensors of a
+graph are small they get places of their own (`graphs.fixed_runs`).
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from quantbench.errors import InputError
 from quantbench.graphs.arena import share_arena
 from quantbench.graphs.block_operands import Blocks, block_rounder
 from quantbench.graphs.executor import TensorSpec, element_type, session_options
+from quantbench.graphs.fixed_runs import FixedRuns, OpenStage
 from quantbench.graphs.hard_swish_stage import hard_swish_stage
 from quantbench.graphs.small_stages import small_stage
-from quantbench.graphs.stages import Cut, DirectStage, Layout, Stage, cut
+from quantbench.graphs.stages import Cut, Layout, cut
 from quantbench.numerics import Format
 
 __all__ = ["StagedExecutor", "StagedSession", "Tap", "accumulation_taps", "rounding_taps"]
@@ -52,10 +54,12 @@ class Tap:
             last channels padding (free of meaning, harmless to change). `values` for counting: exactly the tensor's
             values in any order, at the end of their stage; changes may be lost. `plain` for what needs the tensor in
             its own shape, at the cost of reordering it.
+        rounds: the format to which `visit` rounds, to nearest even, where it does that and nothing else.
     """
 
     visit: _Visit
     layout: Layout = "any"
+    rounds: Format | None = None
 
 
 def rounding_taps(roundings: Mapping[str, Format | Blocks], threads: int | None = None) -> dict[str, Tap]:
@@ -65,7 +69,7 @@ def rounding_taps(roundings: Mapping[str, Format | Blocks], threads: int | None 
     return {
         name: Tap(block_rounder(rounding, threads), "plain")
         if isinstance(rounding, Blocks)
-        else Tap(rounder(rounding, threads=threads))
+        else Tap(rounder(rounding, threads=threads), rounds=rounding)
         for name, rounding in roundings.items()
     }
 
@@ -129,13 +133,12 @@ class StagedSession:
         self.inputs: tuple[TensorSpec, ...] = pieces.inputs
         self.outputs: tuple[TensorSpec, ...] = pieces.outputs
         self._taps = {tensor: tuple(taps[name].visit for name in names) for tensor, names in pieces.touched.items()}
-        self._constants = {name: onnx.numpy_helper.to_array(tensor) for name, tensor in pieces.constants.items()}
+        constants = {name: onnx.numpy_helper.to_array(tensor) for name, tensor in pieces.constants.items()}
+        self._results: list[str | Array] = [constants.get(spec.name, spec.name) for spec in pieces.outputs]
         self._shared = _shared_weights(pieces)
-        given = {spec.name for spec in pieces.inputs}
-        self._steps = [
-            _step(stage, session, small_stage(stage) or hard_swish_stage(stage, given, threads), self._taps)
-            for stage, session in _open(pieces, self._shared, threads)
-        ]
+        opened = _open(pieces, self._shared, threads)
+        self._steps = [_step(each, self._taps) for each in opened]
+        self._fixed = _fixed_runs(opened, pieces, taps, self._results)
 
     @property
     def stages(self) -> int:
@@ -155,25 +158,30 @@ class StagedSession:
                 raise InputError(
                     f"input {spec.name!r} is not fed; the graph takes {', '.join(s.name for s in self.inputs)}"
                 )
-            array = np.asarray(feeds[spec.name], order="C")
-            if spec.name in self._taps:
-                array = array.copy()
-                for visit in self._taps[spec.name]:
-                    visit(array)
-            values[spec.name] = array
+            values[spec.name] = np.asarray(feeds[spec.name], order="C")
         with np.errstate(all="ignore"):  # as a session, which warns of no overflow
-            for step in self._steps:
-                step(values)
+            results = self._fixed.run(values) if self._fixed else None
+            if results is None:
+                results = self._run(values)
         self.stage_seconds = min(self.stage_seconds, (time.perf_counter() - begun) / max(len(self._steps), 1))
-        return [self._constants[s.name] if s.name in self._constants else values[s.name] for s in self.outputs]
+        return results
+
+    def _run(self, values: dict[str, Array]) -> list[Array]:
+        """The same for the inputs, which become all tensors on the way."""
+        for name in values.keys() & self._taps.keys():
+            values[name] = values[name].copy()
+            for visit in self._taps[name]:
+                visit(values[name])
+        for step in self._steps:
+            step(values)
+        return [values[result] if isinstance(result, str) else result for result in self._results]
 
 
-def _step(
-    stage: Stage, session: ort.InferenceSession, direct: DirectStage | None, taps: Mapping[str, Sequence[_Visit]]
-) -> Callable[[dict[str, Array]], None]:
+def _step(opened: OpenStage, taps: Mapping[str, Sequence[_Visit]]) -> Callable[[dict[str, Array]], None]:
     """One stage, ready to run: it takes its inputs from the tensors by name, puts its outputs there, touched, and takes
-    out what nothing needs any more. `direct`: the stage without a session, where it has such a form."""
-    inputs, outputs, released = stage.inputs, stage.outputs, stage.released
+    out what nothing needs any more."""
+    session, direct = opened.session, opened.direct
+    inputs, outputs, released = opened.stage.inputs, opened.stage.outputs, opened.stage.released
     visits = [(name, visit) for name in outputs for visit in taps.get(name, ())]
 
     def run(values: dict[str, Array]) -> None:
@@ -188,6 +196,20 @@ def _step(
     return run
 
 
+def _fixed_runs(
+    opened: Sequence[OpenStage], pieces: Cut, taps: Mapping[str, Tap], results: Sequence[str | Array]
+) -> FixedRuns | None:
+    """The runs on arrays that stay; None where something else than rounding may keep an array that it has seen."""
+    roundings: dict[str, list[Format]] = {}
+    for tensor, names in pieces.touched.items():
+        for name in names:
+            rounds = taps[name].rounds
+            if rounds is None:
+                return None
+            roundings.setdefault(tensor, []).append(rounds)
+    return FixedRuns(opened, roundings, results)
+
+
 def _shared_weights(pieces: Cut) -> dict[str, tuple[ort.OrtValue, Array]]:
     """The weights that several stages use, once. An OrtValue does not keep the array alive whose memory it lends."""
     tensors = {tensor.name: tensor for stage in pieces.stages for tensor in stage.model.graph.initializer}
@@ -195,12 +217,11 @@ def _shared_weights(pieces: Cut) -> dict[str, tuple[ort.OrtValue, Array]]:
     return {name: (ort.OrtValue.ortvalue_from_numpy(array), array) for name, array in arrays.items()}
 
 
-def _open(
-    pieces: Cut, shared: Mapping[str, tuple[ort.OrtValue, Array]], threads: int | None
-) -> list[tuple[Stage, ort.InferenceSession]]:
+def _open(pieces: Cut, shared: Mapping[str, tuple[ort.OrtValue, Array]], threads: int | None) -> list[OpenStage]:
     """A session for each stage."""
     types: dict[str, int] = {}
-    steps = []
+    given = {spec.name for spec in pieces.inputs}
+    opened = []
     for stage in pieces.stages:
         options = _options(threads)
         for tensor in stage.model.graph.initializer:
@@ -212,8 +233,8 @@ def _open(
         session = ort.InferenceSession(stage.model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         for argument in session.get_outputs():
             types[argument.name] = element_type(argument)
-        steps.append((stage, session))
-    return steps
+        opened.append(OpenStage(stage, session, small_stage(stage) or hard_swish_stage(stage, given, threads)))
+    return opened
 
 
 def _options(threads: int | None) -> ort.SessionOptions:
