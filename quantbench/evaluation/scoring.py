@@ -128,7 +128,7 @@ def _infer(
         spans.append((begun, time.perf_counter()))
         return raw, indices
 
-    for raw, indices in in_order(run, itertools.chain([first], batches), executor.side_by_side):
+    for raw, indices in in_order(run, itertools.chain([first], batches), executor.calls_at_once()):
         known = [samples.truth(index) for index in indices]
         _check_labels(task.classes(raw), known, [samples.ids[index] for index in indices])
         predictions += task.predictions(raw)

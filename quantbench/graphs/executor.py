@@ -54,11 +54,10 @@ class Executor(Protocol):
     def execution(self) -> str:
         """`native` (one session a graph) or `emulated` (staged, rounded between stages)."""
 
-    @property
-    def side_by_side(self) -> int:
-        """How many calls at once go through most samples a second: 1 where a call keeps the cores busy by itself.
+    def calls_at_once(self) -> int:
+        """How many calls at once go through most samples a second, and be ready for as many.
 
-        Known after the first call.
+        1 where a call keeps the cores busy by itself. Asked after the first call, while none is under way.
         """
 
     def inputs(self, graph: str = "model") -> Sequence[TensorSpec]: ...
@@ -89,8 +88,7 @@ class SessionExecutor:
     def execution(self) -> str:
         return "native"
 
-    @property
-    def side_by_side(self) -> int:
+    def calls_at_once(self) -> int:
         return 1
 
     def inputs(self, graph: str = "model") -> Sequence[TensorSpec]:
@@ -114,9 +112,8 @@ class PassingExecutor:
     def execution(self) -> str:
         return self._executor.execution
 
-    @property
-    def side_by_side(self) -> int:
-        return self._executor.side_by_side
+    def calls_at_once(self) -> int:
+        return self._executor.calls_at_once()
 
     def inputs(self, graph: str = "model") -> Sequence[TensorSpec]:
         return self._executor.inputs(graph)

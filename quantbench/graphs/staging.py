@@ -88,7 +88,7 @@ class StagedExecutor:
         models: graph name to a float32 graph, as `prepare` or `strip_emulation` gives it.
         taps: graph name to tensor name to what touches that tensor. A graph may have none.
         threads: intra-op threads of a stage; None takes the cores, at most 16 (every stage has its own).
-        calls: how many calls the caller can make at once, where that pays.
+        calls: how many calls the caller can make at once, where that pays; else a stage has the threads of them all.
 
     Raises:
         InputError: a tensor is not in its graph, or ONNX Runtime cannot load a graph.
@@ -102,16 +102,22 @@ class StagedExecutor:
         calls: int = 1,
     ) -> None:
         self._calls = calls
-        self._sessions = {name: StagedSession(model, taps.get(name, {}), threads) for name, model in models.items()}
+
+        def opened(threads: int | None) -> dict[str, StagedSession]:
+            return {name: StagedSession(model, taps.get(name, {}), threads) for name, model in models.items()}
+
+        self._sessions = opened(threads)
+        self._alone = partial(opened, threads * calls) if threads is not None and calls > 1 else None
 
     @property
     def execution(self) -> str:
         return "emulated"
 
-    @property
-    def side_by_side(self) -> int:
-        worth_it = any(session.stage_seconds > _LONG_STAGE for session in self._sessions.values())
-        return self._calls if worth_it else 1
+    def calls_at_once(self) -> int:
+        if self._alone is not None and all(session.stage_seconds <= _LONG_STAGE for session in self._sessions.values()):
+            self._calls, self._sessions = 1, self._alone()
+        self._alone = None
+        return self._calls
 
     def inputs(self, graph: str = "model") -> Sequence[TensorSpec]:
         return self._sessions[graph].inputs

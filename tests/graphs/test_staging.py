@@ -14,6 +14,7 @@ import pytest
 from graphs.emulated_graphs import written_rounded
 
 from quantbench.errors import InputError
+from quantbench.graphs import staging
 from quantbench.graphs.load import prepare
 from quantbench.graphs.rounding_functions import strip_rounding
 from quantbench.graphs.rounding_points import float_weights, rounding_points
@@ -300,3 +301,20 @@ def test_scalars_and_empty_tensors() -> None:
     round_inplace(want, fp11)
     assert y.shape == () and y == want[0]
     assert z.shape == (0,)
+
+
+@pytest.mark.parametrize(("long_stage", "calls"), [(0.0, 2), (10.0, 1)])
+def test_short_stages_are_called_one_at_a_time_with_all_threads(
+    long_stage: float, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staging, "_LONG_STAGE", long_stage)
+    opened: list[int | None] = []
+    options = staging._options
+    monkeypatch.setattr(staging, "_options", lambda threads: (opened.append(threads), options(threads))[1])
+    model = graph("g (float[n] x) => (float[n] y) { a = Exp(x)  y = Tanh(a) }")
+    executor = StagedExecutor({"model": model}, {"model": rounding_taps({"a": get_format("fp11")})}, 1, 2)
+    x = {"x": np.float32([-1, 0.3])}
+    (first,) = executor.run(x)
+    assert [executor.calls_at_once() for _ in range(2)] == [calls, calls]
+    np.testing.assert_array_equal(executor.run(x)[0], first)
+    assert opened == ([1, 1] if calls == 2 else [1, 1, 2, 2])

@@ -20,13 +20,15 @@ class TinyExecutor:
     """One ONNX Runtime session, one thread; counts its calls."""
 
     execution = "native"
-    side_by_side = 1
 
     def __init__(self, model: onnx.ModelProto) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         self._session = ort.InferenceSession(model.SerializeToString(), options)
         self.batches: list[int] = []
+
+    def calls_at_once(self) -> int:
+        return 1
 
     def inputs(self, graph: str = "model") -> Sequence[TensorSpec]:
         return [TensorSpec("x", "float32", (None, CLASSES))]
