@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
-__all__ = ["PARALLEL_FROM", "cores", "in_order", "one_ahead", "share", "side_by_side"]
+__all__ = ["PARALLEL_FROM", "begun", "cores", "in_order", "one_ahead", "share", "side_by_side"]
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -78,6 +78,14 @@ def in_order(work: Callable[[T], U], items: Iterable[T], calls: int, ahead: int 
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def begun(work: Callable[[], T]) -> Future[T]:
+    """The result of work that begins at once, in a thread of its own."""
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(work)
+    pool.shutdown(wait=False)
+    return future
 
 
 def one_ahead(items: Iterator[T]) -> Iterator[T]:

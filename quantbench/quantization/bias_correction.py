@@ -15,8 +15,6 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from quantbench.graphs.arena import shrink_shared_arena
-from quantbench.graphs.batches import run_batches
-from quantbench.graphs.channel_reductions import put_out_channels, put_out_size
 from quantbench.graphs.qdq import QuantizedTensor, write_activations
 from quantbench.graphs.walk import walk
 from quantbench.quantization.affine import dequantize
@@ -25,36 +23,14 @@ from quantbench.quantization.plan import GraphPlan
 from quantbench.quantization.writing import activation_affines
 from quantbench.support import return_memory
 
-__all__ = ["bias_correction", "channel_means"]
+__all__ = ["bias_correction", "shiftable"]
 
 Array = NDArray[Any]
 
 
-def channel_means(model: ir.Model, feeds: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
-    """The exact mean of each output channel of the operations with weights.
-
-    Args:
-        model: a prepared graph.
-        feeds: inputs of the graph, one mapping a batch.
-
-    Returns:
-        float64 arrays of shape (channels,) by name of the output tensor.
-    """
-    stops = _stops(model, weight_uses(model))
-    watching = model.clone()
-    graph = watching.graph
-    values = {output.name: output for node in graph for output in node.outputs}
-    given = len(graph.outputs)
-    # `put_out_channels` says why the first comes last
-    for stop, axis in reversed(stops.items()):
-        put_out_size(graph, values[stop], f"{stop}_size")
-        put_out_channels(graph, values[stop], axis, "ReduceMean", f"{stop}_mean")
-    rows = [row[given:][::-1] for row in run_batches(watching, feeds)]
-    means: dict[str, Array] = {}
-    for index, stop in enumerate(stops):
-        sizes = [float(row[2 * index + 1]) for row in rows]
-        means[stop] = np.average([row[2 * index].astype(np.float64) for row in rows], axis=0, weights=sizes)
-    return means
+def shiftable(model: ir.Model) -> dict[str, int]:
+    """Output tensor → channel axis of the operations with weights whose bias can be shifted."""
+    return _stops(model, weight_uses(model))
 
 
 def bias_correction(
@@ -74,7 +50,7 @@ def bias_correction(
         plan: the plan of this graph.
         weights: its integer weights by initializer.
         feeds: inputs of the graph, one mapping a batch.
-        exact: the `channel_means` of the same feeds.
+        exact: the mean of each output channel of the `shiftable` operations in the exact graph, on the same feeds.
 
     Returns:
         Shifts of shape (channels,), float64, by name of the bias initializer.
@@ -100,7 +76,7 @@ def bias_correction(
 
 
 def _stops(model: ir.Model, uses: Mapping[str, WeightUse]) -> dict[str, int]:
-    """Output tensor → channel axis of the operations whose bias can be shifted."""
+    """`shiftable` of some weights."""
     outputs = {node.name: node.outputs[0].name or "" for node in model.graph}
     return {
         outputs[use.node]: -1 if use.op_type in ("Gemm", "MatMul") else 1
@@ -127,5 +103,8 @@ def _dequantized(tensor: QuantizedTensor) -> ir.Tensor[Array]:
 
 def _channel_sums(values: Array, axis: int) -> tuple[Array, int]:
     """(the sum over everything but the channels, float64; how many values each adds up)."""
-    others = tuple(other for other in range(values.ndim) if other != axis % values.ndim)
-    return values.sum(axis=others, dtype=np.float64), values.size // values.shape[axis]
+    channels = values.shape[axis]
+    if axis == -1:
+        return values.reshape(-1, channels).sum(axis=0, dtype=np.float64), values.size // channels
+    planes = values.reshape(*values.shape[: axis + 1], -1).sum(axis=-1)  # float32, but pairwise
+    return planes.reshape(-1, channels).sum(axis=0, dtype=np.float64), values.size // channels

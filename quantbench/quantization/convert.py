@@ -47,9 +47,9 @@ from quantbench.tasks import make_task
 __all__ = ["convert"]
 
 Array = NDArray[Any]
-_SAMPLES, _BYTES = 64, 16 << 20
+_SAMPLES, _BYTES = 64, 12 << 20
 """Samples that biases are corrected and the outputs' error is measured on, and what their inputs may take: for images
-of 224×224, where every channel has thousands of positions, some 27 samples."""
+of 224×224, where every channel has thousands of positions, some 20 samples."""
 _ROUNDING_BYTES = 64 << 20
 """The same where the method of rounding reads the inputs of weights; it takes all samples."""
 _CHANGED = 3.0
@@ -110,7 +110,10 @@ def convert(
         equalized = {name: equalize(model, feeds[name]) for name, model in models.items()}
     tensors = {name: integer_placement(model, recipe).tensors for name, model in models.items()}
     recorded = (_SAMPLES, _BYTES) if recipe.weight_rounding == "nearest" else (count, _ROUNDING_BYTES)
-    if observations is None or not any(tensors.values()):
+    seen: Observations
+    if not count:
+        seen, feeds = {}, {name: [] for name in models}
+    elif observations is None or not any(tensors.values()):
         seen, feeds = observe(models, tensors, task, samples, count, *recorded)
     else:
         key = _observations_key(models, tensors, source)

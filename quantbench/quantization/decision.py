@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -12,10 +13,12 @@ from numpy.typing import NDArray
 
 from quantbench.calibration import Observation
 from quantbench.graphs.qdq import QuantizedTensor
-from quantbench.quantization.bias_correction import bias_correction, channel_means
+from quantbench.numerics.threads import begun
+from quantbench.quantization.bias_correction import bias_correction, shiftable
+from quantbench.quantization.exact_pass import ExactPass, exact_pass
 from quantbench.quantization.harmful import harmful_nodes
 from quantbench.quantization.mixing import candidates, narrow_weights
-from quantbench.quantization.output_error import OutputError
+from quantbench.quantization.output_error import OutputError, comparable
 from quantbench.quantization.plan import GraphPlan
 from quantbench.quantization.planning import plan_graph
 from quantbench.quantization.precision import Candidate
@@ -83,13 +86,16 @@ class Decider:
         self._limit = limit if feeds else 0.0
         judged = bool(self._limit)
         self._all = feeds
-        self._feeds = [feed for index, feed in enumerate(feeds) if not judged or index % _JUDGING != _JUDGING - 1]
-        self._judging = feeds[_JUDGING - 1 :: _JUDGING] or feeds
+        numbers = range(len(feeds))
+        self._judging = (numbers[_JUDGING - 1 :: _JUDGING] or numbers) if judged else ()
+        self._correcting = [index for index in numbers if not judged or index % _JUDGING != _JUDGING - 1]
+        self._feeds = [feeds[index] for index in self._correcting]
         self.narrow = frozenset(narrow_weights(self._plan((), ()))) if judged else frozenset()
 
     @cached_property
     def _kept(self) -> tuple[list[str], Decision]:
         """(nodes that stay in float, the decision with all weights in 8 bits)."""
+        _ = self._exact  # runs while a first plan is made
         return harmful_nodes(
             self.model,
             self._limit,
@@ -122,13 +128,20 @@ class Decider:
         return Decision(plan, *self._codes(plan, self._all))
 
     @cached_property
-    def _judge(self) -> OutputError:
-        """Knows the exact outputs."""
-        return OutputError(self.model, self._judging)
+    def _exact(self) -> Future[ExactPass]:
+        """What the graph does unrounded, on its way."""
+        stops = shiftable(self.model) if self._recipe.bias_correction else {}
+        names = comparable(self.model)
+        return begun(lambda: exact_pass(self.model, self._all, self._judging, self._correcting, names, stops))
 
     @cached_property
+    def _judge(self) -> OutputError:
+        """Knows the exact outputs."""
+        return OutputError(self.model, [self._all[index] for index in self._judging], self._exact.result().outputs)
+
+    @property
     def _means(self) -> dict[str, Array]:
-        return channel_means(self.model, self._feeds) if self._feeds and self._recipe.bias_correction else {}
+        return self._exact.result().means if self._feeds and self._recipe.bias_correction else {}
 
     def _plan(self, kept: Collection[str], wide: Collection[str]) -> GraphPlan:
         key = frozenset(kept), frozenset(wide)

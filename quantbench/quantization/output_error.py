@@ -13,7 +13,7 @@ from quantbench.graphs.batches import run_batches
 from quantbench.graphs.exact import stays_exact
 from quantbench.graphs.widen import widen_weights
 
-__all__ = ["OutputError"]
+__all__ = ["OutputError", "comparable"]
 
 Array = NDArray[Any]
 
@@ -21,22 +21,25 @@ Array = NDArray[Any]
 class OutputError:
     """Compares graphs with an exact one, whose outputs on `feeds` it holds.
 
-    What a detector puts out in place of boxes and scores of all places, the best few in order, cannot be subtracted:
-    one box more, and every row is another's. There the last tensors before that count as outputs.
-
     Args:
         model: the exact graph.
         feeds: its inputs from calibration samples, one mapping a batch.
+        exact: for each of the tensors that `comparable` names its values, one array a batch, where they are known.
 
     Attributes:
         feeds: these.
         names: the tensors that are compared.
     """
 
-    def __init__(self, model: ir.Model, feeds: Sequence[Mapping[str, Array]]) -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        feeds: Sequence[Mapping[str, Array]],
+        exact: Sequence[Sequence[Array]] | None = None,
+    ) -> None:
         self.feeds = feeds
-        self.names = _comparable(model)
-        self._exact = self._outputs(model)
+        self.names = comparable(model)
+        self._exact = self._outputs(model) if exact is None else exact
 
     def of(self, model: ir.Model) -> float:
         """Squared error of a graph's outputs over the exact outputs' variance; the worst float32 output counts.
@@ -65,8 +68,12 @@ class OutputError:
         return [list(column) for column in zip(*run_batches(exposed, self.feeds), strict=True)]
 
 
-def _comparable(model: ir.Model) -> list[str]:
-    """The outputs, but for those of the arithmetic on boxes and indices; in place of these what the layers feed it."""
+def comparable(model: ir.Model) -> list[str]:
+    """The tensors by which a graph is compared: its outputs, but for those of the arithmetic on boxes and indices.
+
+    What a detector puts out in place of boxes and scores of all places, the best few in order, cannot be subtracted:
+    one box more, and every row is another's. There what the layers feed that arithmetic counts as outputs.
+    """
     exact = stays_exact(model.graph)
     names = [output.name or "" for output in model.graph.outputs if output not in exact]
     if any(output in exact and output.dtype == ir.DataType.FLOAT for output in model.graph.outputs):
