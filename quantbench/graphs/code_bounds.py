@@ -1,7 +1,7 @@
-"""Bounds per channel on codes instead of on real numbers: what stands between two integer operations stays in integers.
+"""Bounds on codes instead of on real numbers. Rounding keeps the order: Q(min(x, b)) = min(Q(x), Q(b)).
 
 ONNX Runtime fuses a Relu or a Clip with a scalar bound into an integer operation, but no Min with a bound per channel.
-Min of 8-bit codes it has, and rounding keeps the order: Q(min(x, b)) = min(Q(x), Q(b)).
+Min of 8-bit codes it has, so that what stands between two integer operations stays in integers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from quantbench.graphs.edit import add_initializer, constant, only_user
 
-__all__ = ["bound_codes"]
+__all__ = ["bound_codes", "drop_bounds"]
 
 
 def bound_codes(model: ir.Model) -> ir.Model:
@@ -39,6 +39,48 @@ def bound_codes(model: ir.Model) -> ir.Model:
             _insert(graph, quantize, bounded.name or "", codes.astype(zero_point.dtype))
         graph.remove(bounded, safe=True)
     return model
+
+
+def drop_bounds(model: ir.Model) -> ir.Model:
+    """Take away every Relu and Clip whose bounds are the first and the last code of the QuantizeLinear that alone reads
+    it: the codes end there anyway.
+
+    Requires: constants are initializers; scales and zero points per tensor.
+    Ensures: the same codes as before.
+    """
+    graph = model.graph
+    for quantize in list(graph):
+        if quantize.op_type != "QuantizeLinear" or quantize.domain != "":
+            continue
+        source = quantize.inputs[0]
+        bounded = None if source is None else source.producer()
+        if source is None or bounded is None or only_user(source) is not quantize:
+            continue
+        bounds = _bounds(bounded)
+        scale, zero_point = (constant(value) for value in quantize.inputs[1:3])
+        if bounds is None or scale is None or zero_point is None or scale.ndim:
+            continue
+        limits = np.iinfo(zero_point.dtype)
+        low, high = np.rint(np.asarray(bounds, np.float32) / scale) + zero_point.astype(np.float32)
+        if low <= limits.min and high >= limits.max:
+            quantize.replace_input_with(0, bounded.inputs[0])
+            graph.remove(bounded, safe=True)
+    return model
+
+
+def _bounds(node: ir.Node) -> tuple[float, float] | None:
+    """What a Relu or a Clip between constants keeps to; None for any other node."""
+    if node.domain != "":
+        return None
+    if node.op_type == "Relu":
+        return 0.0, np.inf
+    if node.op_type != "Clip":
+        return None
+    given = [None if value is None else constant(value) for value in (*node.inputs[1:], None, None)][:2]
+    if any(bound is None and value is not None for bound, value in zip(given, node.inputs[1:], strict=False)):
+        return None
+    low, high = given
+    return -np.inf if low is None else float(low), np.inf if high is None else float(high)
 
 
 def _insert(graph: ir.Graph, quantize: ir.Node, name: str, codes: np.ndarray) -> None:

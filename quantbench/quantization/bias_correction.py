@@ -15,6 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from quantbench.graphs.arena import shrink_shared_arena
+from quantbench.graphs.code_bounds import drop_bounds
 from quantbench.graphs.qdq import QuantizedTensor, write_activations
 from quantbench.graphs.walk import walk
 from quantbench.quantization.affine import dequantize
@@ -94,7 +95,7 @@ def _rounded(model: ir.Model, plan: GraphPlan, weights: Mapping[str, QuantizedTe
             partial(_dequantized, tensor), ir.DataType.FLOAT, ir.Shape(tensor.codes.shape), name=name
         )
     write_activations(rounded, activation_affines(plan), plan.integer_nodes)
-    return rounded
+    return drop_bounds(rounded)
 
 
 def _dequantized(tensor: QuantizedTensor) -> ir.Tensor[Array]:
