@@ -65,7 +65,7 @@ def test_what_has_no_integer_kernel_or_another_reader_stays():
         ("Clip(x, low)", np.uint8(0), True),
         ("Clip(x, , high)", np.uint8(0), True),
         ("Clip(x, low, lower)", np.uint8(0), False),
-        ("Clip(x, , high)", np.uint8(9), False),
+        ("Clip(x, , lower)", np.uint8(0), False),
         ("Abs(x)", np.uint8(0), False),
     ],
 )
