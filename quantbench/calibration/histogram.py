@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from quantbench.errors import InputError
 
-__all__ = ["BINS", "Histogram", "Observation"]
+__all__ = ["BINS", "Histogram", "Observation", "load_kernels"]
 
 Array = NDArray[Any]
 u32, i32 = np.uint32, np.int32
@@ -96,6 +96,11 @@ class Histogram:
         if self._minimum > self._maximum:
             raise InputError(f"tensor {self._name} holds no value on the calibration samples")
         return Observation(float(self._minimum), float(self._maximum), self._total.copy())
+
+
+def load_kernels() -> None:
+    """Load what counts, which takes a quarter of a second at first. In a thread, that passes while others wait."""
+    Histogram("").add(np.zeros(1, np.float32))
 
 
 _thread = threading.local()

@@ -9,12 +9,12 @@ from typing import Any
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from quantbench.calibration.histogram import Histogram, Observation
+from quantbench.calibration.histogram import Histogram, Observation, load_kernels
 from quantbench.datasets.base import Samples
 from quantbench.errors import InputError
 from quantbench.graphs.executor import Executor, PassingExecutor, SessionExecutor
 from quantbench.graphs.staging import StagedExecutor, Tap
-from quantbench.numerics.threads import side_by_side
+from quantbench.numerics.threads import begun, side_by_side
 from quantbench.support import progress
 from quantbench.tasks import Task, fitting_batch
 
@@ -70,6 +70,8 @@ def observe(
         for graph, named in histograms.items()
     }
     workers, threads = side_by_side()  # with a core for each batch, counting costs no core its time
+    if any(histograms.values()) and known is None:
+        begun(load_kernels)  # while the graphs are cut and opened
     executor = _executor(models, watched, threads)
     kept = _spread(samples, count, recorded, recorded_bytes)
     others = sorted(set(range(count)) - set(kept)) if any(histograms.values()) and known is None else []
