@@ -16,6 +16,9 @@ __all__ = ["OPSET", "check", "load_graphs", "prepare"]
 OPSET = 21
 """The opset that graphs are raised to: the first with 4- and 16-bit, and blocked, QuantizeLinear."""
 
+_LARGE = 1 << 10
+"""Elements of a weight from which it is kept from what does not need it."""
+
 _DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
 
 
@@ -66,17 +69,38 @@ def prepare(model: onnx.ModelProto) -> ir.Model:
         InputError: the opset cannot be raised.
     """
     versions = {entry.domain: entry.version for entry in model.opset_import}
-    if versions.get("", OPSET) < OPSET:
-        try:
-            model = onnx.version_converter.convert_version(model, OPSET)
-        except Exception as error:  # RuntimeError or ConvertError, by version of onnx
-            raise InputError(f"the graph's opset {versions.get('')} cannot be raised to {OPSET}: {error}") from error
-    graph = ir.from_proto(model)
+    graph = _raised(model) if versions.get("", OPSET) < OPSET else ir.from_proto(model)
     graph.ir_version = max(graph.ir_version, 10)  # the first with 4-bit integers
     _detach(graph)
     for rewrite in PREPARE:
         rewrite(graph)
     return graph.clone()  # onnx_ir keeps whatever once was a graph's input, weights of old opsets among them
+
+
+def _raised(model: onnx.ModelProto) -> ir.Model:
+    """The graph in opset 21. The converter copies what it is given several times, so it gets large weights as inputs:
+    none of its changes depends on their values."""
+    light = ir.from_proto(model)
+    weights = light.graph.initializers
+    large = {name: tensor for name, value in weights.items() if (tensor := value.const_value) and tensor.size > _LARGE}
+    given = {value.name for value in light.graph.inputs}
+    for name in large:
+        value = weights.pop(name)
+        value.const_value = None
+        if name not in given:
+            light.graph.inputs.append(value)
+    try:
+        raised = ir.from_proto(onnx.version_converter.convert_version(ir.to_proto(light), OPSET))
+    except Exception as error:  # RuntimeError or ConvertError, by version of onnx
+        found = light.opset_imports.get("")
+        raise InputError(f"the graph's opset {found} cannot be raised to {OPSET}: {error}") from error
+    for value in list(raised.graph.inputs):
+        if value.name in large:
+            value.const_value = large[value.name]
+            raised.graph.register_initializer(value)
+            if value.name not in given:
+                raised.graph.inputs.remove(value)
+    return raised
 
 
 def _detach(model: ir.Model) -> None:
@@ -87,8 +111,8 @@ def _detach(model: ir.Model) -> None:
                 value.const_value = ir.Tensor(value.const_value.numpy(), name=value.name)
         for node in graph:
             for name, attribute in node.attributes.items():
-                if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype != ir.DataType.STRING:
-                    tensor = attribute.as_tensor()
+                tensor = attribute.value  # `as_tensor` checks a protocol, which takes longer than all else here
+                if attribute.type == ir.AttributeType.TENSOR and tensor.dtype != ir.DataType.STRING:
                     node.attributes[name] = ir.AttrTensor(name, ir.Tensor(tensor.numpy(), name=tensor.name))
 
 
