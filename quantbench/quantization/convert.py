@@ -23,7 +23,8 @@ from quantbench.graphs.load import load_graphs
 from quantbench.graphs.passes import PREPARE, infer_shapes
 from quantbench.numerics import get_format
 from quantbench.quantization.agreement import Agreement
-from quantbench.quantization.decision import Decider, Decision
+from quantbench.quantization.decider import Decider
+from quantbench.quantization.decision import Decision
 from quantbench.quantization.manifest import (
     Conversion,
     account,

@@ -1,38 +1,20 @@
-"""Decide how one graph is rounded: what stays in float, which weights get few bits, and every code and bias."""
+"""How one graph is rounded, once that is decided."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from quantbench.calibration import Observation
 from quantbench.graphs.qdq import QuantizedTensor
-from quantbench.numerics.threads import begun
-from quantbench.quantization.bias_correction import bias_correction, shiftable
-from quantbench.quantization.exact_pass import ExactPass, exact_pass
-from quantbench.quantization.harmful import harmful_nodes
-from quantbench.quantization.mixing import candidates, narrow_weights
-from quantbench.quantization.output_error import OutputError, comparable
 from quantbench.quantization.plan import GraphPlan
-from quantbench.quantization.planning import plan_graph
-from quantbench.quantization.precision import Candidate
-from quantbench.quantization.recipe import Recipe
-from quantbench.quantization.rounding import get_method, round_in_order, round_to_nearest
 from quantbench.quantization.writing import write_graph
 
-__all__ = ["Decider", "Decision"]
+__all__ = ["Decision"]
 
 Array = NDArray[Any]
-Feeds = Sequence[Mapping[str, Array]]
-
-_JUDGING = 3
-"""Every so manieth batch is for judging."""
 
 
 @dataclass(frozen=True)
@@ -50,140 +32,3 @@ class Decision:
     def written(self, model: ir.Model) -> ir.Model:
         """A copy of the graph that holds its tensors as decided."""
         return write_graph(model, self.plan, self.weights, self.shifts)
-
-
-class Decider:
-    """Decides a graph again and again, with what is known of its exact self.
-
-    Where the search has a limit, codes are chosen, and biases corrected, on two thirds of the samples, and the outputs'
-    error is measured on the others, so that what does not carry over is not taken for good. Where the outputs are too
-    far from the exact ones with all weights in 8 bits, the most harmful operations get their float activations back.
-
-    Args:
-        model: a prepared graph; left as it is.
-        recipe: what is asked.
-        observations: of the tensors of `integer_placement`.
-        feeds: inputs of the graph, one mapping a batch; empty where nothing becomes an integer.
-        limit: the squared error of the outputs, as a share of their variance, that the search keeps to; 0 searches for
-            nothing.
-        answers_stay: whether few enough of the task's answers change when this graph takes the place of the exact one.
-    """
-
-    def __init__(
-        self,
-        model: ir.Model,
-        recipe: Recipe,
-        observations: Mapping[str, Observation],
-        feeds: Feeds,
-        limit: float,
-        answers_stay: Callable[[ir.Model], bool] = lambda model: True,
-    ) -> None:
-        self.model = model
-        self._recipe = recipe
-        self._observations = observations
-        self._plans: dict[tuple[frozenset[str], frozenset[str]], GraphPlan] = {}
-        self._answers_stay = answers_stay
-        self._limit = limit if feeds else 0.0
-        judged = bool(self._limit)
-        self._all = feeds
-        numbers = range(len(feeds))
-        self._judging = (numbers[_JUDGING - 1 :: _JUDGING] or numbers) if judged else ()
-        self._correcting = [index for index in numbers if not judged or index % _JUDGING != _JUDGING - 1]
-        self._feeds = [feeds[index] for index in self._correcting]
-        self.narrow = frozenset(narrow_weights(self._plan((), ()))) if judged else frozenset()
-
-    @cached_property
-    def _kept(self) -> tuple[list[str], Decision]:
-        """(nodes that stay in float, the decision with all weights in 8 bits)."""
-        _ = self._exact  # runs while a first plan is made
-        return harmful_nodes(
-            self.model,
-            self._limit,
-            lambda nodes: self._nearest(nodes, self.narrow),
-            self._draft,
-            self.error_of,
-            lambda decision: self._answers_stay(decision.written(self.model)),
-        )
-
-    @cached_property
-    def candidates(self) -> list[Candidate]:
-        """What each weight that could be narrow does to the outputs by itself."""
-        rounded, shifts = self._codes(self._plan(self._kept[0], ()), self._feeds, alone=True)
-        return candidates(self.model, {name: rounded[name] for name in sorted(self.narrow)}, shifts, self._judge)
-
-    def decide(self, narrow: Collection[str]) -> Decision:
-        """The decision in which, of the weights that could be, these are narrow."""
-        if not self._limit:
-            return self._round((), ())
-        kept, nearest = self._kept
-        if narrow or self._recipe.weight_rounding != "nearest":
-            return self._round(kept, self.narrow.difference(narrow))
-        return nearest
-
-    def final(self, narrow: Collection[str]) -> Decision:
-        """As `decide`, from all samples: for what is settled, so that nothing is judged any more."""
-        if not self._limit or self._recipe.weight_rounding == "nearest":
-            return self.decide(narrow)
-        plan = self._plan(self._kept[0], self.narrow.difference(narrow))
-        return Decision(plan, *self._codes(plan, self._all))
-
-    @cached_property
-    def _exact(self) -> Future[ExactPass]:
-        """What the graph does unrounded, on its way."""
-        stops = shiftable(self.model) if self._recipe.bias_correction else {}
-        names = comparable(self.model)
-        return begun(lambda: exact_pass(self.model, self._all, self._judging, self._correcting, names, stops))
-
-    @cached_property
-    def _judge(self) -> OutputError:
-        """Knows the exact outputs."""
-        return OutputError(self.model, [self._all[index] for index in self._judging], self._exact.result().outputs)
-
-    @property
-    def _means(self) -> dict[str, Array]:
-        return self._exact.result().means if self._feeds and self._recipe.bias_correction else {}
-
-    def _plan(self, kept: Collection[str], wide: Collection[str]) -> GraphPlan:
-        key = frozenset(kept), frozenset(wide)
-        if key not in self._plans:
-            self._plans[key] = plan_graph(self.model, self._recipe, self._observations, *key)
-        return self._plans[key]
-
-    def _nearest(self, kept: Collection[str], wide: Collection[str]) -> Decision:
-        """Round every weight to nearest, with the nodes `kept` in float and the weights `wide` in 8 bits."""
-        plan = self._plan(kept, wide)
-        weights = round_to_nearest(self.model, plan)
-        if not weights or not self._means:
-            return Decision(plan, weights)
-        return Decision(plan, weights, bias_correction(self.model, plan, weights, self._feeds, self._means))
-
-    def _draft(self, kept: Collection[str], shifts: Mapping[str, Array]) -> Decision:
-        """As `_nearest` with all weights in 8 bits, and given shifts of biases."""
-        plan = self._plan(kept, self.narrow)
-        return Decision(plan, round_to_nearest(self.model, plan), dict(shifts))
-
-    def _round(self, kept: Collection[str], wide: Collection[str]) -> Decision:
-        """The same by the method of the recipe."""
-        if self._recipe.weight_rounding == "nearest" or not self._feeds:
-            return self._nearest(kept, wide)
-        plan = self._plan(kept, wide)
-        return Decision(plan, *self._codes(plan, self._feeds))
-
-    def _codes(
-        self, plan: GraphPlan, feeds: Feeds, *, alone: bool = False
-    ) -> tuple[dict[str, QuantizedTensor], dict[str, Array]]:
-        """(weights, shifts of biases) by the method of the recipe; `alone` as of `round_in_order`."""
-        recipe = self._recipe
-        return round_in_order(
-            self.model,
-            plan,
-            feeds,
-            get_method(recipe.weight_rounding),
-            shift=recipe.bias_correction,
-            alone=alone,
-            seed=recipe.seed,
-        )
-
-    def error_of(self, decision: Decision) -> float:
-        """Squared error of the outputs over their variance; the worst output counts."""
-        return self._judge.of(decision.written(self.model))

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from quantbench.quantization.decision import Decision
 from quantbench.quantization.placement import weight_uses
 from quantbench.quantization.plan import GraphPlan
 from quantbench.support import progress
-
-if TYPE_CHECKING:
-    from quantbench.quantization.decision import Decision
 
 __all__ = ["harmful_nodes"]
 
