@@ -1,7 +1,8 @@
 """Shift biases so that rounding does not move the mean of any output channel.
 
 Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section 4.2,
-with the expectations measured on calibration samples.
+with the expectations measured on calibration samples. What the samples do not agree on is chance, and a shift by chance
+does harm: each shift is shrunk by how uncertain it is.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def bias_correction(
         plan: the plan of this graph.
         weights: its integer weights by initializer.
         feeds: inputs of the graph, one mapping a batch.
-        exact: the mean of each output channel of the `shiftable` operations in the exact graph, on the same feeds.
+        exact: the means of the output channels of the `shiftable` operations in the exact graph on the same feeds, as
+            an `ExactPass` has them.
 
     Returns:
         Shifts of shape (channels,), float64, by name of the bias initializer.
@@ -61,16 +63,16 @@ def bias_correction(
     biases = dict(zip(stops, (use.added or "" for use in uses.values() if use.added is not None), strict=True))
     shifts: dict[str, Array] = {}
 
-    def add_up(stop: str, values: Array) -> tuple[Array, int]:
-        return _channel_sums(values, stops[stop])
+    def average(stop: str, values: Array) -> tuple[Array, Array]:
+        return _channel_means(values, stops[stop])
 
-    def correct(stop: str, batches: list[tuple[Array, int]]) -> Array:
-        mean = np.sum([sums for sums, _ in batches], axis=0) / sum(count for _, count in batches)
-        shift: Array = exact[stop] - mean
+    def correct(stop: str, batches: list[tuple[Array, Array]]) -> Array:
+        means, sizes = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+        shift = _shrunk_mean(exact[stop] - means, sizes)
         shifts[biases[stop]] = shift
         return shift
 
-    walk(_rounded(model, plan, weights), feeds, stops, add_up, correct)
+    walk(_rounded(model, plan, weights), feeds, stops, average, correct)
     shrink_shared_arena()
     return_memory()
     return shifts
@@ -102,10 +104,29 @@ def _dequantized(tensor: QuantizedTensor) -> ir.Tensor[Array]:
     return ir.Tensor(dequantize(tensor))
 
 
-def _channel_sums(values: Array, axis: int) -> tuple[Array, int]:
-    """(the sum over everything but the channels, float64; how many values each adds up)."""
+def _channel_means(values: Array, axis: int) -> tuple[Array, Array]:
+    """(means of each sample's channels, float64 of shape (samples, channels); of how many values each is, (samples,)).
+
+    A matrix counts as one sample.
+    """
     channels = values.shape[axis]
+    if values.ndim == 2:
+        return values.mean(axis=0, dtype=np.float64)[None], np.array([len(values)])
     if axis == -1:
-        return values.reshape(-1, channels).sum(axis=0, dtype=np.float64), values.size // channels
-    planes = values.reshape(*values.shape[: axis + 1], -1).sum(axis=-1)  # float32, but pairwise
-    return planes.reshape(-1, channels).sum(axis=0, dtype=np.float64), values.size // channels
+        means = values.reshape(len(values), -1, channels).mean(axis=1, dtype=np.float64)
+    else:
+        # sums in float32, but pairwise
+        means = values.reshape(*values.shape[: axis + 1], -1).mean(axis=-1).astype(np.float64)
+    return means, np.full(len(values), values[0].size // channels)
+
+
+def _shrunk_mean(differences: Array, sizes: Array) -> Array:
+    """The mean over samples, (samples, channels) to (channels,), shrunk towards 0 by its squared standard error over
+    its square (James and Stein 1961, the positive part, for each channel alone)."""
+    weights = sizes / sizes.sum()
+    mean: Array = weights @ differences
+    if len(differences) == 1:
+        return mean
+    error = weights @ np.square(differences - mean) / (len(differences) - 1)
+    shrunk: Array = mean * np.maximum(1 - error / np.maximum(np.square(mean), np.finfo(np.float64).tiny), 0)
+    return shrunk

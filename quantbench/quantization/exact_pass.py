@@ -11,7 +11,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from quantbench.graphs.batches import run_batches
-from quantbench.graphs.channel_reductions import put_out_channels, put_out_size
+from quantbench.graphs.channel_reductions import put_out_channels
 
 __all__ = ["ExactPass", "exact_pass"]
 
@@ -22,7 +22,8 @@ Array = NDArray[Any]
 class ExactPass:
     """Attributes:
     outputs: for each tensor that is compared its values, one array a judged batch.
-    means: tensor → the mean of each of its channels over the other batches, float64 of shape (channels,).
+    means: tensor → the mean of each channel in each sample of the other batches, float64 of shape (samples, channels);
+        of a matrix, whose rows may be anything, in each batch.
     """
 
     outputs: list[list[Array]]
@@ -43,7 +44,7 @@ def exact_pass(
         model: a prepared graph; left as it is.
         feeds: its inputs, one mapping a batch.
         judged: the batches, by number, whose `names` are kept.
-        averaged: those over which the channels of `stops` are averaged.
+        averaged: those for which the means of the channels of `stops` are kept.
         names: tensors.
         stops: tensor → channel axis.
     """
@@ -54,14 +55,16 @@ def exact_pass(
     graph.outputs[:] = [values[name] for name in names]
     # `put_out_channels` says why the first comes last
     for stop, axis in reversed(list(stops.items())):
-        put_out_size(graph, values[stop], f"{stop}_size")
-        put_out_channels(graph, values[stop], axis, "ReduceMean", f"{stop}_mean")
+        shape = values[stop].shape
+        each = shape is not None and shape.rank() > 2
+        put_out_channels(graph, values[stop], axis, "ReduceMean", f"{stop}_mean", each=each)
     chosen = sorted({*judged, *averaged})
     rows = dict(zip(chosen, run_batches(watching, [feeds[index] for index in chosen]), strict=True))
     outputs = [[rows[index][k] for index in judged] for k in range(len(names))]
     reduced = [rows[index][len(names) :][::-1] for index in averaged]
-    means: dict[str, Array] = {}
-    for index, stop in enumerate(stops):
-        sizes = [float(row[2 * index + 1]) for row in reduced]
-        means[stop] = np.average([row[2 * index].astype(np.float64) for row in reduced], axis=0, weights=sizes)
+    means = {
+        stop: np.concatenate([np.atleast_2d(row[index]).astype(np.float64) for row in reduced])
+        for index, stop in enumerate(stops)
+        if reduced
+    }
     return ExactPass(outputs, means)

@@ -11,6 +11,7 @@ from onnx_models import run
 from small_reference import SAMPLES, images, network, small_reference
 
 from quantbench.quantization import Recipe, convert
+from quantbench.quantization.bias_correction import _channel_means, _shrunk_mean
 
 STOPS = ["c1", "c2", "c3"]
 
@@ -76,3 +77,30 @@ def test_shifts_add_to_the_biases_alone(tmp_path: Path):
     assert plain.keys() == corrected.keys()
     changed = {name for name in plain if not np.array_equal(plain[name], corrected[name])}
     assert changed == {"b1", "b2", "b3", "b4"}
+
+
+def test_what_samples_do_not_agree_on_is_shrunk():
+    sizes = np.full(4, 10)
+    agreed = np.array([[1.0], [1.1], [0.9], [1.0]])
+    doubtful = np.array([[3.0], [-2.0], [-1.0], [1.0]])
+    error = np.square(agreed - 1.0).mean() / 3
+    assert _shrunk_mean(agreed, sizes) == pytest.approx(1.0 * (1 - error))
+    assert _shrunk_mean(doubtful, sizes) == 0.0
+    assert _shrunk_mean(agreed[:1], sizes[:1]) == 1.0, "nothing is known of how certain one sample is"
+    np.testing.assert_array_equal(_shrunk_mean(np.zeros((4, 2)), sizes), [0.0, 0.0])
+
+
+def test_samples_count_by_their_size():
+    differences, sizes = np.array([[1.0], [1.0], [2.0]]), np.array([10, 10, 20])
+    error = (0.5 * 0.5**2 + 0.5 * 0.5**2) / 2
+    assert _shrunk_mean(differences, sizes) == pytest.approx(1.5 * (1 - error / 1.5**2))
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((3, 4, 5, 6), 1), ((3, 4, 5), 1), ((3, 5, 4), -1), ((3, 4), -1)])
+def test_means_of_each_sample(shape: tuple[int, ...], axis: int):
+    values = np.random.default_rng(0).normal(2, 1, shape).astype(np.float32)
+    means, sizes = _channel_means(values, axis)
+    channels = np.moveaxis(values.astype(np.float64), axis, -1)
+    each = channels.reshape(3, -1, 4) if len(shape) > 2 else channels[None]
+    np.testing.assert_allclose(means, each.mean(axis=1), rtol=1e-6)
+    np.testing.assert_array_equal(sizes, np.full(len(each), each.shape[1]))
