@@ -119,7 +119,7 @@ class _Binder:
     """Goes through a graph once, gives each tensor a place and writes down the calls that compute it there.
 
     Args:
-        memory: for the places, all float32.
+        memory: for the places, all float32. Runs for other shapes use it, too: nothing in it outlasts a run.
         roundings: as of `FixedRuns`.
 
     Attributes:
@@ -184,12 +184,7 @@ class _Binder:
         )
         self.tensor(operation.made, operation.function(left, right))
         out = self.tensors[operation.made]
-        # in the kernel there are no constants apart from the memory, and no repeating
-        a, b = (
-            each if isinstance(name, str) else self._place(np.broadcast_to(each, out.shape))
-            for each, name in ((left, operation.left), (right, operation.right))
-        )
-        if not self._program.compute(operation.function, a, b, out):
+        if not self._program.compute(operation.function, left, right, out):
             self.finish().append(partial(operation.function, left, right, out))
 
     def _split(self, operation: Split, outputs: Collection[str]) -> None:

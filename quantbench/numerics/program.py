@@ -39,6 +39,7 @@ class Program:
         self._patterns = workspace.view(np.uint32)
         self._steps: list[tuple[int, ...]] = []
         self._rows: list[NDArray[np.uint32]] = []
+        self._constants: list[Values] = []
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
@@ -47,8 +48,9 @@ class Program:
     def compute(self, function: Callable[..., Any], left: Values, right: Values, out: Values) -> bool:
         """Add the step out = function(left, right), for numpy.add, subtract or multiply.
 
-        False, and nothing is added, where it is another function, or one that the kernel cannot take: the three have to
-        be of one shape, `out` contiguous, the others rows of contiguous values at a constant distance.
+        What does not lie in the workspace is a constant: it is copied, repeated to the shape of `out`. False, and
+        nothing is added, where it is another function, or one that the kernel cannot take: the others have to be of the
+        shape of `out`, which is contiguous, in rows of contiguous values at a constant distance.
         """
         return function in _OPERATIONS and self._add(_OPERATIONS[function], left, right, out)
 
@@ -67,27 +69,41 @@ class Program:
         formats = np.zeros((len(self._rows), max((row.size for row in self._rows), default=0)), np.uint32)
         for row, given in zip(formats, self._rows, strict=True):
             row[: given.size] = given
+        constants = np.concatenate([np.zeros(0, np.float32), *self._constants])
         values, patterns = self._values, self._patterns
-        return lambda: _run(values, patterns, table, formats)
+        return lambda: _run(values, patterns, constants, table, formats)
 
     def _add(self, operation: int, left: Values, right: Values, out: Values) -> bool:
-        fit = all(each.shape == out.shape and each.dtype == np.float32 for each in (left, right, out))
-        if not fit or not out.flags.c_contiguous:
+        if not all(each.dtype == np.float32 for each in (left, right, out)) or not out.flags.c_contiguous:
             return False
+        if not all(each.shape == out.shape for each in (left, right) if self._holds(each)):
+            return False
+        left, right = (
+            each if self._holds(each) else np.ascontiguousarray(np.broadcast_to(each, out.shape))
+            for each in (left, right)
+        )
         layouts = [_rows_of(left), _rows_of(right)]
         strided = {(count, length) for count, length, _ in filter(None, layouts) if count > 1}
         if None in layouts or len(strided) > 1:
             return False
         count, length = strided.pop() if strided else (1, out.size)
         distances = [distance if rows > 1 else length for rows, _, distance in filter(None, layouts)]
-        places = [self._offset(each) for each in (out, left, right)]
+        places = [self._offset(each) if self._holds(each) else self._constant(each) for each in (out, left, right)]
         self._steps.append((operation, *places, count, length, *distances))
         return True
 
+    def _holds(self, view: Values) -> bool:
+        return 0 <= self._offset(view) < self._values.size
+
     def _offset(self, view: Values) -> int:
         start = view.__array_interface__["data"][0] - self._values.__array_interface__["data"][0]
-        assert 0 <= start <= self._values.nbytes
         return int(start // _BYTES)
+
+    def _constant(self, array: Values) -> int:
+        """Where a constant lies, as the table says it: -1 and less."""
+        place = sum(each.size for each in self._constants)
+        self._constants.append(array.reshape(-1))
+        return -1 - place
 
 
 def _rows_of(view: Values) -> tuple[int, int, int] | None:
@@ -110,9 +126,10 @@ def _rows_of(view: Values) -> tuple[int, int, int] | None:
 
 
 @compiled
-def _run(values: Any, patterns: Any, table: Any, formats: Any) -> None:
+def _run(values: Any, patterns: Any, constants: Any, table: Any, formats: Any) -> None:
     """`patterns` are the bits of `values`. A row of the table: operation, offsets of the result and of the operands,
-    rows, values in each, distances of the operands' rows; for a rounding the second offset is a row of `formats`."""
+    rows, values in each, distances of the operands' rows. Offset -1 - k is that of constant k; for a rounding the
+    second offset is a row of `formats`."""
     for k in range(table.shape[0]):
         operation, out, left, right = table[k, 0], table[k, 1], table[k, 2], table[k, 3]
         count, length = table[k, 4], table[k, 5]
@@ -121,9 +138,10 @@ def _run(values: Any, patterns: Any, table: Any, formats: Any) -> None:
             continue
         for row in range(count):
             result = values[out + row * length : out + (row + 1) * length]
-            first = left + row * table[k, 6]
-            second = right + row * table[k, 7]
-            a, b = values[first : first + length], values[second : second + length]
+            first = (left if left >= 0 else -1 - left) + row * table[k, 6]
+            second = (right if right >= 0 else -1 - right) + row * table[k, 7]
+            a = (values if left >= 0 else constants)[first : first + length]
+            b = (values if right >= 0 else constants)[second : second + length]
             if operation == _ADD:
                 for i in range(length):
                     result[i] = a[i] + b[i]

@@ -10,12 +10,13 @@ import pytest
 from onnx_models import graph, normal
 
 from quantbench.graphs import fixed_runs
-from quantbench.graphs.rounding_points import rounding_points
+from quantbench.graphs.small_stages import SmallStage
 from quantbench.graphs.staging import StagedSession, Tap, rounding_taps
 from quantbench.numerics import get_format, round_to
 
 MANY = fixed_runs._OFTEN + 4
 FP11 = get_format("fp11")
+ROUNDED = {"Abs", "Exp", "MatMul", "Mul", "Sigmoid", "Sub", "Tanh"}
 
 CELL = """
     g (int64[n] token, float[n,4] s, float[n,1] scale) => (float[n,6] y, float[n,4] t, int64[n] next)
@@ -32,8 +33,14 @@ def cell() -> ir.Model:
     return ir.from_proto(graph(CELL, **weights, one=np.float32(1), two=np.int64(2)))
 
 
-def staged(model: ir.Model, threads: int = 1) -> StagedSession:
-    return StagedSession(model, rounding_taps(dict.fromkeys(rounding_points(model), FP11), threads))
+def taps(model: ir.Model) -> dict[str, Tap]:
+    """Everything is rounded that a node puts out, but for parts, indices and what is chosen by them."""
+    made = [node.outputs[0].name or "" for node in model.graph if node.op_type in ROUNDED]
+    return rounding_taps(dict.fromkeys(made, FP11), threads=1)
+
+
+def staged(model: ir.Model) -> StagedSession:
+    return StagedSession(model, taps(model))
 
 
 def feeds(rows: int, seed: int) -> dict[str, np.ndarray]:
@@ -54,6 +61,7 @@ def bound(session: StagedSession) -> int:
 def test_same_bits_as_ordinary_runs() -> None:
     model = cell()
     session = staged(model)
+    assert sum(isinstance(each.direct, SmallStage) for each in session._fixed._stages) == 3  # type: ignore[union-attr]
     for turn in range(3 * MANY):  # shapes take turns in the same memory
         given = feeds(1 + turn % 3, turn)
         ordinary = staged(model).run(given) if turn > 2 * MANY else None
@@ -65,6 +73,22 @@ def test_same_bits_as_ordinary_runs() -> None:
             for got, want in zip(results, ordinary, strict=True):
                 np.testing.assert_array_equal(got, want)
     assert bound(session) == 3
+
+
+def test_constants_outlast_runs_for_other_shapes() -> None:
+    model = ir.from_proto(
+        graph(
+            "g (float[n,m] x) => (float[n,m] y) { a = Exp(x)  b = Sub(one, a)  c = Mul(b, each)  y = Tanh(c) }",
+            one=np.float32(1),
+            each=np.float32([[2], [-3]]),
+        )
+    )
+    session = staged(model)
+    shapes = [(2, 3), (2, 40), (2, 17), (2, 100)]
+    for turn in range(4 * MANY):
+        x = np.random.default_rng(turn).normal(0, 1, shapes[turn % 4]).astype(np.float32)
+        np.testing.assert_array_equal(session.run({"x": x})[0], staged(model).run({"x": x})[0])
+    assert bound(session) == 4
 
 
 def test_results_are_the_callers() -> None:
@@ -114,10 +138,10 @@ def test_shapes_that_depend_on_values() -> None:
 
 
 def test_large_tensors_stay_in_ordinary_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fixed_runs, "_WORKSPACE", 512)
+    monkeypatch.setattr(fixed_runs, "_WORKSPACE", 2048)
     session = staged(cell())
     for _ in range(MANY):
-        session.run(feeds(8, 0))
+        session.run(feeds(64, 0))
         session.run(feeds(1, 0))
     runs = session._fixed._own.runs  # type: ignore[union-attr]
     assert [callable(run) for run in runs.values()] == [False, True]
@@ -134,9 +158,8 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_only_roundings_are_bound() -> None:
     model = cell()
-    taps = rounding_taps(dict.fromkeys(rounding_points(model), FP11))
     seen: list[np.ndarray] = []
-    session = StagedSession(model, taps | {"q": Tap(seen.append)})
+    session = StagedSession(model, taps(model) | {"q": Tap(seen.append)})
     for seed in range(MANY):
         session.run(feeds(1, seed))
     assert len({tuple(values.flat) for values in seen}) == MANY  # each is still what it was when it was seen

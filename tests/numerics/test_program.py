@@ -47,6 +47,21 @@ def test_views_with_gaps() -> None:
     np.testing.assert_array_equal(copied, whole[..., 1:3])
 
 
+@pytest.mark.parametrize("constant", [np.float32(3), np.float32([1, 2, 3]), np.float32([[4], [5]])])
+def test_what_is_not_in_the_workspace_is_a_constant(constant: np.ndarray) -> None:
+    memory = np.arange(12, dtype=np.float32)
+    x, out = memory[:6].reshape(2, 3), memory[6:].reshape(2, 3)
+    constant = np.asarray(constant)
+    want, reverse = x - constant, constant - x
+    program, other = Program(memory), Program(memory)
+    assert program.compute(np.subtract, x, constant, out)
+    assert other.compute(np.multiply, x, np.float32([[9] * 3] * 2), out)
+    assert other.compute(np.subtract, constant, x, out)
+    for run, wanted in ((program.finish(), want), (other.finish(), reverse), (program.finish(), want)):
+        run()
+        np.testing.assert_array_equal(out, wanted)
+
+
 def test_steps_follow_each_other() -> None:
     memory = np.zeros(32, np.float32)
     memory[:8] = np.random.default_rng(0).normal(0, 1, 8)
