@@ -6,6 +6,8 @@ Min of 8-bit codes it has, so that what stands between two integer operations st
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import onnx_ir as ir
 
@@ -21,16 +23,11 @@ def bound_codes(model: ir.Model) -> ir.Model:
     Ensures: the same codes as before.
     """
     graph = model.graph
-    for quantize in list(graph):
-        if quantize.op_type != "QuantizeLinear" or quantize.domain != "":
-            continue
-        source = quantize.inputs[0]
-        bounded = None if source is None else source.producer()
-        if source is None or bounded is None or bounded.op_type != "Min" or only_user(source) is not quantize:
+    for bounded, quantize, scale, zero_point in _quantized(graph):
+        if bounded.op_type != "Min" or zero_point.dtype.itemsize != 1:
             continue
         bound = constant(bounded.inputs[1]) if len(bounded.inputs) == 2 else None
-        scale, zero_point = (constant(value) for value in quantize.inputs[1:3])
-        if bound is None or scale is None or zero_point is None or scale.ndim or zero_point.dtype.itemsize != 1:
+        if bound is None:
             continue
         limits = np.iinfo(zero_point.dtype)
         codes = (np.rint(bound / scale) + zero_point.astype(np.float32)).clip(limits.min, limits.max)
@@ -49,16 +46,9 @@ def drop_bounds(model: ir.Model) -> ir.Model:
     Ensures: the same codes as before.
     """
     graph = model.graph
-    for quantize in list(graph):
-        if quantize.op_type != "QuantizeLinear" or quantize.domain != "":
-            continue
-        source = quantize.inputs[0]
-        bounded = None if source is None else source.producer()
-        if source is None or bounded is None or only_user(source) is not quantize:
-            continue
+    for bounded, quantize, scale, zero_point in _quantized(graph):
         bounds = _bounds(bounded)
-        scale, zero_point = (constant(value) for value in quantize.inputs[1:3])
-        if bounds is None or scale is None or zero_point is None or scale.ndim:
+        if bounds is None:
             continue
         limits = np.iinfo(zero_point.dtype)
         low, high = np.rint(np.asarray(bounds, np.float32) / scale) + zero_point.astype(np.float32)
@@ -66,6 +56,20 @@ def drop_bounds(model: ir.Model) -> ir.Model:
             quantize.replace_input_with(0, bounded.inputs[0])
             graph.remove(bounded, safe=True)
     return model
+
+
+def _quantized(graph: ir.Graph) -> Iterator[tuple[ir.Node, ir.Node, np.ndarray, np.ndarray]]:
+    """(a node, the QuantizeLinear that alone reads its output, that one's scale and zero point, both of a tensor)."""
+    for quantize in list(graph):
+        if quantize.op_type != "QuantizeLinear" or quantize.domain != "":
+            continue
+        source = quantize.inputs[0]
+        made = None if source is None else source.producer()
+        scale, zero_point = (constant(value) for value in quantize.inputs[1:3])
+        if source is None or made is None or scale is None or zero_point is None or scale.ndim:
+            continue
+        if only_user(source) is quantize:
+            yield made, quantize, scale, zero_point
 
 
 def _bounds(node: ir.Node) -> tuple[float, float] | None:
