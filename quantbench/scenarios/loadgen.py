@@ -11,6 +11,7 @@ import mlperf_loadgen as lg
 from quantbench.errors import InputError
 from quantbench.scenarios.qsl import SampleLibrary
 from quantbench.scenarios.sut import SystemUnderTest
+from quantbench.scenarios.threads import begin
 from quantbench.support import progress
 
 __all__ = ["run_test"]
@@ -55,7 +56,7 @@ def run_test(
             _one_at_a_time.release()
             done.set()
 
-    threading.Thread(target=test, name="loadgen").start()
+    begin(test)
     try:
         ticks = int(expected_seconds / TICK)
         for _ in progress(range(ticks), ticks, what):

@@ -8,11 +8,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import wait
 from typing import Any
 
 import mlperf_loadgen as lg
 
 from quantbench.graphs.executor import Executor
+from quantbench.scenarios.threads import begin
 from quantbench.tasks.base import Task
 
 __all__ = ["Answer", "DirectSystem", "QueueSystem", "SystemUnderTest", "answers"]
@@ -62,7 +64,7 @@ class SystemUnderTest(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """End the threads."""
+        """End the work of the threads."""
 
     def stop(self, error: BaseException) -> None:
         """Compute nothing more, because of `error`; the first one given is kept."""
@@ -105,7 +107,7 @@ class DirectSystem(SystemUnderTest):
         """Nothing is ever left to do."""
 
     def close(self) -> None:
-        """There are no threads to end."""
+        """No thread works for it."""
 
 
 class QueueSystem(SystemUnderTest):
@@ -127,9 +129,8 @@ class QueueSystem(SystemUnderTest):
         self._lock = threading.Lock()
         self._held: list[int] = []
         self._flushed = False
-        self._threads = [threading.Thread(target=self._work, name=f"server-{k}") for k in range(workers)]
-        for thread in self._threads:
-            thread.start()
+        self._alone = workers == 1
+        self._workers = [begin(self._work) for _ in range(workers)]
 
     def issue(self, ids: list[int], indices: list[int]) -> None:
         self._flushed = False
@@ -146,10 +147,9 @@ class QueueSystem(SystemUnderTest):
         _complete(held, None)
 
     def close(self) -> None:
-        for _ in self._threads:
+        for _ in self._workers:
             self._waiting.put(None)
-        for thread in self._threads:
-            thread.join()
+        wait(self._workers)
 
     def _work(self) -> None:
         while (first := self._next()) is not None:
@@ -164,7 +164,7 @@ class QueueSystem(SystemUnderTest):
     def _next(self) -> tuple[int, int] | None:
         """What comes next. A thread that sleeps wakes late, and on a core that has rested it computes slower; but where
         others compute, it would keep a core from them."""
-        until = time.perf_counter() + (_AWAKE if len(self._threads) == 1 else 0.0)
+        until = time.perf_counter() + (_AWAKE if self._alone else 0.0)
         while self._waiting.empty() and time.perf_counter() < until:
             time.sleep(0)  # lets LoadGen's thread have the interpreter
         return self._waiting.get()

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,21 @@ from quantbench.references import Reference
 from quantbench.references.schema import Latency
 from quantbench.scenarios import SCENARIOS, run
 from quantbench.scenarios.sut import QueueSystem
+from quantbench.scenarios.threads import begin
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[Future[None]]:
+    """The work of threads that call LoadGen, as it is begun."""
+    futures: list[Future[None]] = []
+
+    def noted(work: Callable[[], None]) -> Future[None]:
+        futures.append(begin(work))
+        return futures[-1]
+
+    for module in ("loadgen", "sut"):
+        monkeypatch.setattr(f"quantbench.scenarios.{module}.begin", noted)
+    return futures
 
 
 def in_loadgen(action: Callable[[], None], after: int = 0) -> Callable[[], None]:
@@ -42,7 +58,13 @@ def fail() -> None:
 @pytest.mark.parametrize("mode", ["performance", "accuracy"])
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_failing_model(
-    scenario: str, mode: str, tmp_path: Path, reference: Reference, executor: TinyExecutor, dataset: Dataset
+    scenario: str,
+    mode: str,
+    tmp_path: Path,
+    reference: Reference,
+    executor: TinyExecutor,
+    dataset: Dataset,
+    begun: list[Future[None]],
 ) -> None:
     logs = tmp_path / "logs"
     options: dict[str, Any] = {"dtype": "int8", "scenario": scenario, "mode": mode, "quick": True, "logs": logs}
@@ -50,7 +72,7 @@ def test_a_failing_model(
         run(reference, executor, dataset, TinyTask(0.001, in_loadgen(fail)), **options)
     assert list(tmp_path.iterdir()) == []
     assert run(reference, executor, dataset, TinyTask(), **options | {"mode": "accuracy"}).accuracy == 0.8
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith(("loadgen", "server"))] == []
+    assert wait(begun, timeout=5).not_done == set()
 
 
 def test_a_failing_full_run_ends_long_before_its_ten_minutes(
@@ -81,20 +103,34 @@ def test_a_missing_sample(
 
 
 def test_ctrl_c_keeps_the_logs_of_before(
-    tmp_path: Path, reference: Reference, executor: TinyExecutor, dataset: Dataset
+    tmp_path: Path, reference: Reference, executor: TinyExecutor, dataset: Dataset, begun: list[Future[None]]
 ) -> None:
     logs = tmp_path / "logs"
     logs.mkdir()
     (logs / "run.json").write_text("of before")
-    before = threading.active_count()
     interrupt = in_loadgen(lambda: os.kill(os.getpid(), signal.SIGINT), after=5)
     with pytest.raises(KeyboardInterrupt):
         run(reference, executor, dataset, TinyTask(0.02, interrupt), dtype="fp32", scenario="SingleStream", logs=logs)
     assert [(path.name, path.read_text()) for path in logs.iterdir()] == [("run.json", "of before")]
     assert list(tmp_path.iterdir()) == [logs]
-    assert threading.active_count() == before
+    assert wait(begun, timeout=5).not_done == set()
     run(reference, executor, dataset, TinyTask(), dtype="fp32", scenario="Offline", mode="accuracy", logs=logs)
     assert (logs / "mlperf_log_accuracy.json").stat().st_size > 0
+
+
+@pytest.mark.parametrize("scenario", ["SingleStream", "Server"])
+def test_threads_that_called_loadgen_remain(
+    scenario: str, tmp_path: Path, reference: Reference, executor: TinyExecutor, dataset: Dataset
+) -> None:
+    """LoadGen can read what it kept for a thread after the thread has ended, and then the process is lost."""
+    answered: set[threading.Thread] = set()
+    task = TinyTask(0.0, in_loadgen(lambda: answered.add(threading.current_thread())))
+    options: dict[str, Any] = {"dtype": "fp32", "scenario": scenario, "mode": "accuracy", "quick": True}
+    for name in ("first", "second"):
+        run(reference, executor, dataset, task, logs=tmp_path / name, **options)
+    of_loadgen = [thread for thread in answered if thread.name.startswith("loadgen")]  # the probe has threads too
+    assert of_loadgen
+    assert all(thread.is_alive() for thread in of_loadgen)
 
 
 def test_a_server_that_fails_after_the_last_query_leaves_none_open(monkeypatch: pytest.MonkeyPatch) -> None:
