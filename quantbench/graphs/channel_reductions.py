@@ -7,15 +7,11 @@ import onnx_ir as ir
 
 from quantbench.graphs.edit import add_initializer
 
-__all__ = ["put_out_channels"]
+__all__ = ["put_out_channels", "put_out_size"]
 
 
-def put_out_channels(
-    graph: ir.Graph, value: ir.Value, axis: int, reduction: str, name: str, *, each: bool = False
-) -> None:
+def put_out_channels(graph: ir.Graph, value: ir.Value, axis: int, reduction: str, name: str) -> None:
     """Let the graph put out `reduction` (ReduceMax, ReduceMean, …) of a tensor over all axes but one, as `name`.
-
-    With `each`, that of each entry of the first axis, a sample: of shape (samples, channels).
 
     ONNX Runtime computes first what the last node needs. So of several tensors those that the graph makes first should
     be put out last: the other way round all of them are held at once.
@@ -23,12 +19,19 @@ def put_out_channels(
     Requires: the tensor's rank is known.
     """
     assert value.shape is not None
-    kept = {0, axis % value.shape.rank()} if each else {axis % value.shape.rank()}
-    others = [other for other in range(value.shape.rank()) if other not in kept]
+    others = [other for other in range(value.shape.rank()) if other != axis % value.shape.rank()]
     axes = add_initializer(graph, f"{name}_axes", np.asarray(others, np.int64))
     node = ir.Node("", reduction, [value, axes], [ir.AttrInt64("keepdims", 0)], name=name)
+    _put_out(graph, node, ir.DataType.FLOAT, ir.Shape([value.shape[axis]]))
+
+
+def put_out_size(graph: ir.Graph, value: ir.Value, name: str) -> None:
+    """Let the graph put out how many elements a tensor has, as `name`."""
+    _put_out(graph, ir.Node("", "Size", [value], name=name), ir.DataType.INT64, ir.Shape([]))
+
+
+def _put_out(graph: ir.Graph, node: ir.Node, dtype: ir.DataType, shape: ir.Shape) -> None:
     graph.append(node)
     output = node.outputs[0]
-    output.name, output.type = name, ir.TensorType(ir.DataType.FLOAT)
-    output.shape = ir.Shape([value.shape[index] for index in sorted(kept)])
+    output.name, output.type, output.shape = node.name, ir.TensorType(dtype), shape
     graph.outputs.append(output)

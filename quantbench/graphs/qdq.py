@@ -16,6 +16,9 @@ __all__ = ["LARGEST_MULTIPLE", "Affine", "QuantizedTensor", "round_trip", "write
 
 Array = NDArray[Any]
 
+_WIDTHS = (2, 4, 8, 16, 32)
+"""Bits of the integers of ONNX that a DequantizeLinear reads."""
+
 LARGEST_MULTIPLE = 16
 """Of a channel's scale, as the scale of a block. A 4-bit code, −8 to 7, times this is an 8-bit one."""
 
@@ -79,6 +82,8 @@ def write_weights(
         nodes: names of the nodes that compute in integers; None where all do.
     """
     graph = model.graph
+    if any(tensor.affine.format in ("int2", "uint2") for tensor in weights.values()):
+        graph.opset_imports[""], model.ir_version = 25, 13  # the first that know them
     for name, tensor in weights.items():
         old = graph.initializers[name]
         del graph.initializers[name]
@@ -214,5 +219,7 @@ def _multiplied(graph: ir.Graph, affine: Affine, name: str) -> ir.Value:
 
 
 def _tensor(codes: Array, name: str) -> ir.Tensor[Array]:
-    dtype = ir.DataType[name.upper()]
+    """Codes of an integer format in the narrowest type of ONNX that holds them."""
+    kind, bits = name.rstrip("0123456789"), int(name.lstrip("uint"))
+    dtype = ir.DataType[f"{kind}{min(width for width in _WIDTHS if width >= bits)}".upper()]
     return ir.Tensor(np.asarray(codes).astype(dtype.numpy()), dtype=dtype)

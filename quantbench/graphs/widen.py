@@ -31,7 +31,10 @@ def widen_weights(model: ir.Model) -> bool:
     widened = False
     for node in list(graph):
         codes = node.inputs[0] if node.inputs else None
-        if node.op_type != "DequantizeLinear" or codes is None or codes.dtype not in _NARROW:
+        if node.op_type not in ("DequantizeLinear", "Cast") or codes is None or codes.dtype not in _NARROW:
+            continue
+        if node.op_type == "Cast":
+            widened |= _widen_cast(graph, node)
             continue
         wide = _wide(node)
         if wide is not None:
@@ -39,6 +42,15 @@ def widen_weights(model: ir.Model) -> bool:
             widened = True
     drop_unused_initializers(graph)
     return widened
+
+
+def _widen_cast(graph: ir.Graph, node: ir.Node) -> bool:
+    """Let a Cast read its constant codes as 8-bit ones: a weight of operations in float (`qdq.write_weights`)."""
+    codes = _integers(node.inputs[0])
+    if codes is None:
+        return False
+    node.replace_input_with(0, add_initializer(graph, f"{node.name}/codes", codes.astype(np.int8)))
+    return True
 
 
 def _wide(node: ir.Node) -> tuple[Array, Array, int | None] | None:

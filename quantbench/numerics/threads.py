@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-__all__ = ["PARALLEL_FROM", "begun", "cores", "in_order", "one_ahead", "share", "side_by_side"]
+__all__ = ["PARALLEL_FROM", "begun", "cores", "in_order", "share", "side_by_side"]
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -86,16 +86,6 @@ def begun(work: Callable[[], T]) -> Future[T]:
     future = pool.submit(work)
     pool.shutdown(wait=False)
     return future
-
-
-def one_ahead(items: Iterator[T]) -> Iterator[T]:
-    """The items, each made in another thread while the one before it is in use."""
-    end = object()
-    with ThreadPoolExecutor(1) as pool:
-        coming: Future[T | object] = pool.submit(next, items, end)
-        while (item := coming.result()) is not end:
-            coming = pool.submit(next, items, end)
-            yield cast(T, item)
 
 
 @lru_cache(maxsize=8)

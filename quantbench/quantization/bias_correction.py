@@ -1,132 +1,114 @@
-"""Shift biases so that rounding does not move the mean of any output channel.
+"""Shift biases so that rounding the weights does not move the mean of any output channel.
 
-Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section 4.2,
-with the expectations measured on calibration samples. What the samples do not agree on is chance, and a shift by chance
-does harm: each shift is shrunk by how uncertain it is.
+Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section 4.2:
+an operation is linear, so its mean output moves by what it makes of its mean input with the errors of its weights. The
+mean inputs are measured on calibration samples in the exact graph, so that they depend on no decision.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from quantbench.graphs.arena import shrink_shared_arena
-from quantbench.graphs.code_bounds import drop_bounds
-from quantbench.graphs.qdq import QuantizedTensor, write_activations
-from quantbench.graphs.walk import walk
-from quantbench.quantization.affine import dequantize
-from quantbench.quantization.placement import WeightUse, weight_uses
-from quantbench.quantization.plan import GraphPlan
-from quantbench.quantization.writing import activation_affines
-from quantbench.support import return_memory
+from quantbench.graphs.batches import run_batches
+from quantbench.graphs.channel_reductions import put_out_channels
+from quantbench.graphs.qdq import QuantizedTensor
+from quantbench.quantization.placement import weight_uses
+from quantbench.quantization.rounding.patches import Patches, patches_of
+from quantbench.quantization.rounding.shift import bias_shift, has_its_own_bias
+from quantbench.quantization.writing import array_of
 
-__all__ = ["bias_correction", "shiftable"]
+__all__ = ["bias_correction", "mean_inputs"]
 
 Array = NDArray[Any]
 
 
-def shiftable(model: ir.Model) -> dict[str, int]:
-    """Output tensor → channel axis of the operations with weights whose bias can be shifted."""
-    return _stops(model, weight_uses(model))
+def mean_inputs(model: ir.Model, feeds: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """What each weight whose bias can be shifted is multiplied by, in the mean over all output positions.
 
-
-def bias_correction(
-    model: ir.Model,
-    plan: GraphPlan,
-    weights: Mapping[str, QuantizedTensor],
-    feeds: Sequence[Mapping[str, Array]],
-    exact: Mapping[str, Array],
-) -> dict[str, Array]:
-    """What to add to each bias: the mean of the exact output minus that of the rounded one, per channel.
-
-    The rounded graph is walked from its inputs on, each operation corrected before the next is looked at, so that a
-    correction also undoes the shifts that the rounding of activations and functions before it cause.
+    Within a channel the input is taken to have the same mean everywhere, but for the padding around it, which is 0.
 
     Args:
         model: a prepared graph; left as it is.
-        plan: the plan of this graph.
-        weights: its integer weights by initializer.
         feeds: inputs of the graph, one mapping a batch.
-        exact: the means of the output channels of the `shiftable` operations in the exact graph on the same feeds, as
-            an `ExactPass` has them.
+
+    Returns:
+        (groups, columns) float64, as `Patches` has them, by initializer.
+    """
+    nodes = {node.name: node for node in model.graph}
+    patches: dict[str, Patches] = {}
+    reading: dict[tuple[str, int], list[str]] = {}
+    for name, use in weight_uses(model).items():
+        each = patches_of(nodes[use.node], array_of(model, name).shape)
+        if each is not None and has_its_own_bias(model, use):
+            patches[name] = each
+            reading.setdefault((use.source, -1 if each.last else 1), []).append(name)
+    if not patches:
+        return {}
+    sums = {name: np.zeros(0) for name in patches}
+    positions = dict.fromkeys(patches, 0)
+    for means, shapes in zip(*_channels(model, list(reading), feeds), strict=True):
+        for names, mean, shape in zip(reading.values(), means, shapes, strict=True):
+            for name in names:
+                total, count = _columns(patches[name], mean.astype(np.float64), tuple(shape))
+                sums[name] = sums[name] + total if positions[name] else total
+                positions[name] += count
+    return {name: total / positions[name] for name, total in sums.items() if positions[name]}
+
+
+def bias_correction(
+    model: ir.Model, weights: Mapping[str, QuantizedTensor], means: Mapping[str, Array]
+) -> dict[str, Array]:
+    """What to add to each bias.
+
+    Args:
+        model: a prepared graph.
+        weights: its integer weights by initializer.
+        means: of `mean_inputs`.
 
     Returns:
         Shifts of shape (channels,), float64, by name of the bias initializer.
     """
-    uses = {name: use for name, use in weight_uses(model).items() if name in weights}
-    stops = _stops(model, uses)
-    biases = dict(zip(stops, (use.added or "" for use in uses.values() if use.added is not None), strict=True))
-    shifts: dict[str, Array] = {}
-
-    def average(stop: str, values: Array) -> tuple[Array, Array]:
-        return _channel_means(values, stops[stop])
-
-    def correct(stop: str, batches: list[tuple[Array, Array]]) -> Array:
-        means, sizes = (np.concatenate(parts) for parts in zip(*batches, strict=True))
-        shift = _shrunk_mean(exact[stop] - means, sizes)
-        shifts[biases[stop]] = shift
-        return shift
-
-    walk(_rounded(model, plan, weights), feeds, stops, average, correct)
-    shrink_shared_arena()
-    return_memory()
-    return shifts
-
-
-def _stops(model: ir.Model, uses: Mapping[str, WeightUse]) -> dict[str, int]:
-    """`shiftable` of some weights."""
-    outputs = {node.name: node.outputs[0].name or "" for node in model.graph}
+    nodes = {node.name: node for node in model.graph}
     return {
-        outputs[use.node]: -1 if use.op_type in ("Gemm", "MatMul") else 1
-        for use in uses.values()
-        if use.added is not None
+        use.added or "": bias_shift(model, nodes[use.node], name, weights[name], use, means[name], means[name])
+        for name, use in weight_uses(model).items()
+        if name in weights and name in means
     }
 
 
-def _rounded(model: ir.Model, plan: GraphPlan, weights: Mapping[str, QuantizedTensor]) -> ir.Model:
-    """The graph with its rounding, computed in float."""
-    rounded = model.clone()
-    for name, tensor in weights.items():
-        # made when a piece of the walk needs it: all of them at once are as large as the graph
-        rounded.graph.initializers[name].const_value = ir.LazyTensor(
-            partial(_dequantized, tensor), ir.DataType.FLOAT, ir.Shape(tensor.codes.shape), name=name
-        )
-    write_activations(rounded, activation_affines(plan), plan.integer_nodes)
-    return drop_bounds(rounded)
+def _channels(
+    model: ir.Model, tensors: Sequence[tuple[str, int]], feeds: Sequence[Mapping[str, Array]]
+) -> tuple[list[list[Array]], list[list[Array]]]:
+    """For each batch (the means of the channels of every tensor, its shape); tensors are (name, channel axis)."""
+    watching = model.clone()
+    graph = watching.graph
+    values = {value.name: value for value in graph.inputs}
+    values |= {output.name: output for node in graph for output in node.outputs}
+    graph.outputs.clear()
+    for name, _ in tensors:
+        node = ir.Node("", "Shape", [values[name]], name=f"{name}_shape")
+        graph.append(node)
+        (shape,) = node.outputs
+        shape.name, shape.type = f"{name}_shape", ir.TensorType(ir.DataType.INT64)
+        graph.outputs.append(shape)
+    # `put_out_channels` says why the first comes last
+    for name, axis in reversed(tensors):
+        put_out_channels(graph, values[name], axis, "ReduceMean", f"{name}_mean")
+    rows = run_batches(watching, feeds)
+    return [list(row[len(tensors) :])[::-1] for row in rows], [list(row[: len(tensors)]) for row in rows]
 
 
-def _dequantized(tensor: QuantizedTensor) -> ir.Tensor[Array]:
-    return ir.Tensor(dequantize(tensor))
-
-
-def _channel_means(values: Array, axis: int) -> tuple[Array, Array]:
-    """(means of each sample's channels, float64 of shape (samples, channels); of how many values each is, (samples,)).
-
-    A matrix counts as one sample.
-    """
-    channels = values.shape[axis]
-    if values.ndim == 2:
-        return values.mean(axis=0, dtype=np.float64)[None], np.array([len(values)])
-    if axis == -1:
-        means = values.reshape(len(values), -1, channels).mean(axis=1, dtype=np.float64)
-    else:
-        # sums in float32, but pairwise
-        means = values.reshape(*values.shape[: axis + 1], -1).mean(axis=-1).astype(np.float64)
-    return means, np.full(len(values), values[0].size // channels)
-
-
-def _shrunk_mean(differences: Array, sizes: Array) -> Array:
-    """The mean over samples, (samples, channels) to (channels,), shrunk towards 0 by its squared standard error over
-    its square (James and Stein 1961, the positive part, for each channel alone)."""
-    weights = sizes / sizes.sum()
-    mean: Array = weights @ differences
-    if len(differences) == 1:
-        return mean
-    error = weights @ np.square(differences - mean) / (len(differences) - 1)
-    shrunk: Array = mean * np.maximum(1 - error / np.maximum(np.square(mean), np.finfo(np.float64).tiny), 0)
-    return shrunk
+def _columns(patches: Patches, mean: Array, shape: tuple[int, ...]) -> tuple[Array, int]:
+    """(the sum of each column over the output positions, (groups, columns); how many positions), for an input of
+    `shape` whose channels have these means."""
+    samples = int(np.prod(shape)) // len(mean) if patches.last else shape[0]
+    unit = np.ones((1, 1, *((1, 1) if patches.last else (1, *shape[2:])[-2:])), np.float32)
+    height, width = patches.positions(unit)
+    inside = replace(patches, groups=1).sums(unit)
+    return samples * (mean[:, np.newaxis] * inside).reshape(patches.groups, -1), samples * height * width

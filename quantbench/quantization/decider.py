@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from quantbench.calibration import Observation
 from quantbench.graphs.qdq import QuantizedTensor
 from quantbench.numerics.threads import begun
-from quantbench.quantization.bias_correction import bias_correction, shiftable
+from quantbench.quantization.bias_correction import bias_correction, mean_inputs
 from quantbench.quantization.decision import Decision
-from quantbench.quantization.exact_pass import ExactPass, exact_pass
 from quantbench.quantization.harmful import harmful_nodes
 from quantbench.quantization.mixing import candidates, narrow_weights
-from quantbench.quantization.output_error import OutputError, comparable
+from quantbench.quantization.output_error import OutputError
 from quantbench.quantization.plan import GraphPlan
 from quantbench.quantization.planning import plan_graph
 from quantbench.quantization.precision import Candidate
@@ -32,6 +31,8 @@ Feeds = Sequence[Mapping[str, Array]]
 
 _JUDGING = 3
 """Every so manieth batch is for judging."""
+_AVERAGED = 8
+"""Batches, about, that are enough for the means of channels."""
 
 
 class Decider:
@@ -70,19 +71,17 @@ class Decider:
         self._all = feeds
         numbers = range(len(feeds))
         self._judging = (numbers[_JUDGING - 1 :: _JUDGING] or numbers) if judged else ()
-        self._correcting = [index for index in numbers if not judged or index % _JUDGING != _JUDGING - 1]
-        self._feeds = [feeds[index] for index in self._correcting]
+        self._feeds = [feeds[index] for index in numbers if not judged or index % _JUDGING != _JUDGING - 1]
         self.narrow = frozenset(narrow_weights(self._plan((), ()))) if judged else frozenset()
 
     @cached_property
     def _kept(self) -> tuple[list[str], Decision]:
         """(nodes that stay in float, the decision with all weights in 8 bits)."""
-        _ = self._exact  # runs while a first plan is made
+        _ = self._judging_begun  # runs while a first plan is made
         return harmful_nodes(
             self.model,
             self._limit,
             lambda nodes: self._nearest(nodes, self.narrow),
-            self._draft,
             self.error_of,
             lambda decision: self._answers_stay(decision.written(self.model)),
         )
@@ -110,20 +109,25 @@ class Decider:
         return Decision(plan, *self._codes(plan, self._all))
 
     @cached_property
-    def _exact(self) -> Future[ExactPass]:
-        """What the graph does unrounded, on its way."""
-        stops = shiftable(self.model) if self._recipe.bias_correction else {}
-        names = comparable(self.model)
-        return begun(lambda: exact_pass(self.model, self._all, self._judging, self._correcting, names, stops))
+    def _judging_begun(self) -> Future[OutputError]:
+        """What knows the exact outputs, on its way; after the means, which are wanted first."""
+
+        def judge() -> OutputError:
+            if self._recipe.bias_correction:
+                self._means.result()
+            return OutputError(self.model, [self._all[index] for index in self._judging])
+
+        return begun(judge)
 
     @cached_property
-    def _judge(self) -> OutputError:
-        """Knows the exact outputs."""
-        return OutputError(self.model, [self._all[index] for index in self._judging], self._exact.result().outputs)
+    def _means(self) -> Future[dict[str, Array]]:
+        """What weights are multiplied by, on its way."""
+        step = max(round(len(self._feeds) / _AVERAGED), 1)
+        return begun(lambda: mean_inputs(self.model, self._feeds[::step]))
 
     @property
-    def _means(self) -> dict[str, Array]:
-        return self._exact.result().means if self._feeds and self._recipe.bias_correction else {}
+    def _judge(self) -> OutputError:
+        return self._judging_begun.result()
 
     def _plan(self, kept: Collection[str], wide: Collection[str]) -> GraphPlan:
         key = frozenset(kept), frozenset(wide)
@@ -133,16 +137,13 @@ class Decider:
 
     def _nearest(self, kept: Collection[str], wide: Collection[str]) -> Decision:
         """Round every weight to nearest, with the nodes `kept` in float and the weights `wide` in 8 bits."""
+        if self._recipe.bias_correction:
+            _ = self._means  # on their way meanwhile
         plan = self._plan(kept, wide)
         weights = round_to_nearest(self.model, plan)
-        if not weights or not self._means:
+        if not self._recipe.bias_correction or not self._feeds:
             return Decision(plan, weights)
-        return Decision(plan, weights, bias_correction(self.model, plan, weights, self._feeds, self._means))
-
-    def _draft(self, kept: Collection[str], shifts: Mapping[str, Array]) -> Decision:
-        """As `_nearest` with all weights in 8 bits, and given shifts of biases."""
-        plan = self._plan(kept, self.narrow)
-        return Decision(plan, round_to_nearest(self.model, plan), dict(shifts))
+        return Decision(plan, weights, bias_correction(self.model, weights, self._means.result()))
 
     def _round(self, kept: Collection[str], wide: Collection[str]) -> Decision:
         """The same by the method of the recipe."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from quantbench.quantization.decision import Decision
 from quantbench.quantization.placement import weight_uses
@@ -15,8 +13,6 @@ from quantbench.quantization.plan import GraphPlan
 from quantbench.support import progress
 
 __all__ = ["harmful_nodes"]
-
-Array = NDArray[Any]
 
 _GROUPS = 12
 """Into how many runs of neighbouring operations a graph is divided."""
@@ -28,7 +24,6 @@ def harmful_nodes(
     model: ir.Model,
     limit: float,
     decide: Callable[[Collection[str]], Decision],
-    draft: Callable[[Collection[str], Mapping[str, Array]], Decision],
     error_of: Callable[[Decision], float],
     answers_stay: Callable[[Decision], bool],
 ) -> tuple[list[str], Decision]:
@@ -44,7 +39,6 @@ def harmful_nodes(
         model: a prepared graph.
         limit: the error to keep to.
         decide: decides the graph with these nodes in float.
-        draft: the same with given shifts of biases, without measuring any.
         error_of: the error of the outputs, once decided.
         answers_stay: whether few enough of the task's answers change, once decided.
 
@@ -56,11 +50,10 @@ def harmful_nodes(
     groups = _groups(model, decided.plan)
     if error <= limit or not groups:
         return [], decided
-    floats = decide([name for group in groups for name in group])
-    errors = [error_of(floats)]  # what rounding the weights alone costs
-    for count in progress(range(1, len(groups)), len(groups) - 1, "finding harmful layers"):
+    errors = []  # the first: what rounding the weights alone costs
+    for count in progress(range(len(groups)), len(groups), "finding harmful layers"):
         kept = [name for group in groups[count:] for name in group]
-        errors.append(error_of(draft(kept, _shifts(model, decided, floats, kept[0]))))
+        errors.append(error_of(decide(kept)))
     caused = np.maximum(np.diff([*errors, error]), 0.0)
     least = _WORTHWHILE * max(error, caused.sum())
     worst = [index for index in np.argsort(caused, kind="stable")[::-1] if caused[index] >= least]
@@ -71,22 +64,6 @@ def harmful_nodes(
         decide,
         lambda decision: error_of(decision) <= limit and answers_stay(decision),
     )
-
-
-def _shifts(model: ir.Model, decided: Decision, floats: Decision, first: str) -> dict[str, Array]:
-    """The shifts of biases where the operations before `first` are in integers and the others in float: up to there
-    those of the graph in integers, from there on those of the graph in float. That spares a walk through the graph."""
-    before: set[str | None] = set()
-    for node in model.graph:
-        if node.name == first:
-            break
-        before.add(node.name)
-    added = {use.added: use.node for use in weight_uses(model).values()}
-    return {
-        bias: (decided if added[bias] in before else floats).shifts[bias]
-        for bias in decided.shifts
-        if bias in floats.shifts
-    }
 
 
 def _fewest(

@@ -27,6 +27,7 @@ __all__ = ["LayerRule", "Recipe", "load_recipe"]
 _STRICT = ConfigDict(extra="forbid")
 _WEIGHT_RANGES = ("max", "mse")
 _PLACEMENTS = ("fast", "everywhere")
+_ACTIVATION_BITS = (8, 16)
 _RECIPES = Path(__file__).parent / "recipes"
 
 
@@ -97,6 +98,11 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in (self.weight_format, self.activation_format, *_formats_of(self.layers)):
             get_format(name)
+        for name in (self.activation_format, *(rule.activations for rule in self.layers if rule.activations)):
+            if get_format(name).kind == "int" and get_format(name).bits not in _ACTIVATION_BITS:
+                raise InputError(
+                    f"ONNX Runtime does not compute with {name} activations; integer ones have 8 or 16 bits"
+                )
         get_calibrator(self.calibrator)
         get_method(self.weight_rounding)
         _ = self.block_size

@@ -38,8 +38,6 @@ def weights_and_model(operation: str, name: str, axis: int | None, block: int) -
         weight = normal(40, 6) * normal(40, 1, seed=3) ** 2
         proto = graph(PRODUCT, w=weight)
         tensor = in_codes(weight, name, axis, block, channel=1)
-    if name.endswith("2"):
-        proto.opset_import[0].version, proto.ir_version = 25, 13
     model = ir.from_proto(proto)
     write_weights(model, {"w": tensor})
     return tensor, model

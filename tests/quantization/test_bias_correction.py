@@ -1,4 +1,4 @@
-"""Bias correction restores the mean of every channel, and undoes what rounding before it shifted."""
+"""Bias correction brings the mean of every channel back that the rounding of weights has moved."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
-from onnx_models import run
+from onnx_models import graph, normal, run
 from small_reference import SAMPLES, images, network, small_reference
 
+from quantbench.graphs.passes import clean
+from quantbench.graphs.qdq import QuantizedTensor
 from quantbench.quantization import Recipe, convert
-from quantbench.quantization.bias_correction import _channel_means, _shrunk_mean
+from quantbench.quantization.affine import dequantize, quantize, symmetric_affine
+from quantbench.quantization.bias_correction import bias_correction, mean_inputs
 
 STOPS = ["c1", "c2", "c3"]
 
@@ -28,14 +32,14 @@ def channel_means(model: onnx.ModelProto) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "left"),
     [
-        {"dtype": "int8", "granularity": "tensor", "equalization": False},
-        {"dtype": "int4", "rounding": "nearest"},
-        {"dtype": "int4", "activations": "fp32", "rounding": "nearest"},
+        ({"dtype": "int8", "granularity": "tensor", "equalization": False}, 0.75),  # activations are rounded as much
+        ({"dtype": "int4", "rounding": "nearest"}, 0.15),
+        ({"dtype": "int4", "activations": "fp32", "rounding": "nearest"}, 0.15),
     ],
 )
-def test_means_are_restored(options: dict, tmp_path: Path):
+def test_means_are_restored(options: dict, left: float, tmp_path: Path):
     reference = small_reference(tmp_path)
     exact = channel_means(network())
     errors: dict[bool, float] = {}
@@ -44,7 +48,7 @@ def test_means_are_restored(options: dict, tmp_path: Path):
         model = onnx.load(convert(reference, recipe, out=tmp_path / f"{correction}").path / "model.onnx")
         means = channel_means(model)
         errors[correction] = max(np.abs(means[name] - exact[name]).max() for name in exact)
-    assert errors[True] < 0.15 * errors[False]
+    assert errors[True] < left * errors[False]
 
 
 def test_a_constant_background_is_not_shifted(tmp_path: Path):
@@ -63,7 +67,63 @@ def test_a_constant_background_is_not_shifted(tmp_path: Path):
         outputs[correction] = run(onnx.load(path), {"x": x[SAMPLES:]})[0]
     exact = run(network(), {"x": x[SAMPLES:]})[0]
     plain, corrected = (np.abs(outputs[each] - exact).max() for each in (False, True))
-    assert corrected < 0.1 * plain
+    assert corrected < 0.3 * plain, "what is left comes from the borders of 8×8 positions"
+
+
+@pytest.mark.parametrize(
+    ("shape", "weight", "operation"),
+    [
+        ((2, 6, 9, 7), (4, 6, 3, 3), "Conv <pads=[1,1,1,1]> (x, w, b)"),
+        ((2, 6, 9, 7), (4, 6, 3, 3), "Conv <pads=[0,2,1,0], strides=[2,1], dilations=[1,2]> (x, w, b)"),
+        ((2, 6, 9, 7), (6, 1, 5, 5), 'Conv <group=6, auto_pad="SAME_UPPER", strides=[2,2]> (x, w, b)'),
+        ((2, 6, 9, 7), (8, 3, 1, 1), "Conv <group=2> (x, w, b)"),
+        ((2, 6, 9), (4, 6, 3), "Conv <pads=[2,0]> (x, w, b)"),
+        ((2, 6, 5, 4), (6, 4, 3, 3), "ConvTranspose <pads=[1,1,0,0], strides=[2,2], output_padding=[1,0]> (x, w, b)"),
+        ((5, 6), (4, 6), "Gemm <transB=1, alpha=0.5, beta=2.0> (x, w, b)"),
+        ((5, 6), (6, 4), "Gemm (x, w, b)"),
+    ],
+)
+def test_shifts_are_what_the_operation_loses_in_the_mean(
+    shape: tuple[int, ...], weight: tuple[int, ...], operation: str
+):
+    """Exactly, where a channel has the same value everywhere; batches may differ in size and shape."""
+    channels = weight[1] if operation.startswith("ConvT") else weight[0] if "transB" in operation else weight[-1]
+    channels = weight[0] if operation.startswith("Conv ") else channels
+    sizes = ",".join(f"s{index}" if index != 1 else str(size) for index, size in enumerate(shape))
+    text = f"g (float[{sizes}] x) => (float y) {{ y = {operation} }}"
+    values, bias = normal(*weight, seed=1), normal(channels, seed=2)
+    model = clean(ir.from_proto(graph(text, w=values, b=bias)))
+    affine = symmetric_affine(np.abs(values).max(), "int4", None)
+    rounded = QuantizedTensor(quantize(values, affine), affine)
+    larger = tuple(size + 3 * (index != 1) for index, size in enumerate(shape))
+    feeds = [
+        {"x": np.broadcast_to(normal(each[1], seed=seed).reshape(-1, *[1] * (len(each) - 2)), each).copy()}
+        for seed, each in ((3, shape), (4, larger))
+    ]
+    shifts = bias_correction(model, {"w": rounded}, mean_inputs(model, feeds))
+    lost = [run(graph(text, w=values - dequantize(rounded), b=0 * bias), feed)[0] for feed in feeds]
+    means = np.concatenate([np.moveaxis(each, 1, -1).reshape(-1, channels) for each in lost]).mean(axis=0)
+    factor = 2.0 if "beta" in operation else 1.0
+    assert shifts.keys() == {"b"}
+    np.testing.assert_allclose(shifts["b"], means / factor, rtol=1e-4, atol=1e-5)
+
+
+def test_a_product_with_a_bias_behind_it():
+    text = "g (float[n,t,6] x) => (float[n,t,4] y) { m = MatMul(x, w)  y = Add(m, b) }"
+    values = normal(6, 4, seed=1)
+    model = clean(ir.from_proto(graph(text, w=values, b=normal(4, seed=2))))
+    affine = symmetric_affine(np.abs(values).max(axis=0), "int4", 1)
+    rounded = QuantizedTensor(quantize(values, affine), affine)
+    feeds = [{"x": normal(2, 3, 6, seed=3)}, {"x": normal(1, 5, 6, seed=4)}]
+    shifts = bias_correction(model, {"w": rounded}, mean_inputs(model, feeds))
+    rows = np.concatenate([feed["x"].reshape(-1, 6) for feed in feeds])
+    np.testing.assert_allclose(shifts["b"], (rows @ (values - dequantize(rounded))).mean(axis=0), rtol=1e-4, atol=1e-6)
+
+
+def test_a_bias_that_others_read_stays():
+    text = "g (float[n,6] x) => (float[n,4] y, float[n,4] z) { y = Gemm(x, w, b)  z = Gemm(x, v, b) }"
+    model = clean(ir.from_proto(graph(text, w=normal(6, 4), v=normal(6, 4, seed=1), b=normal(4, seed=2))))
+    assert mean_inputs(model, [{"x": normal(3, 6)}]) == {}
 
 
 def test_shifts_add_to_the_biases_alone(tmp_path: Path):
@@ -77,30 +137,3 @@ def test_shifts_add_to_the_biases_alone(tmp_path: Path):
     assert plain.keys() == corrected.keys()
     changed = {name for name in plain if not np.array_equal(plain[name], corrected[name])}
     assert changed == {"b1", "b2", "b3", "b4"}
-
-
-def test_what_samples_do_not_agree_on_is_shrunk():
-    sizes = np.full(4, 10)
-    agreed = np.array([[1.0], [1.1], [0.9], [1.0]])
-    doubtful = np.array([[3.0], [-2.0], [-1.0], [1.0]])
-    error = np.square(agreed - 1.0).mean() / 3
-    assert _shrunk_mean(agreed, sizes) == pytest.approx(1.0 * (1 - error))
-    assert _shrunk_mean(doubtful, sizes) == 0.0
-    assert _shrunk_mean(agreed[:1], sizes[:1]) == 1.0, "nothing is known of how certain one sample is"
-    np.testing.assert_array_equal(_shrunk_mean(np.zeros((4, 2)), sizes), [0.0, 0.0])
-
-
-def test_samples_count_by_their_size():
-    differences, sizes = np.array([[1.0], [1.0], [2.0]]), np.array([10, 10, 20])
-    error = (0.5 * 0.5**2 + 0.5 * 0.5**2) / 2
-    assert _shrunk_mean(differences, sizes) == pytest.approx(1.5 * (1 - error / 1.5**2))
-
-
-@pytest.mark.parametrize(("shape", "axis"), [((3, 4, 5, 6), 1), ((3, 4, 5), 1), ((3, 5, 4), -1), ((3, 4), -1)])
-def test_means_of_each_sample(shape: tuple[int, ...], axis: int):
-    values = np.random.default_rng(0).normal(2, 1, shape).astype(np.float32)
-    means, sizes = _channel_means(values, axis)
-    channels = np.moveaxis(values.astype(np.float64), axis, -1)
-    each = channels.reshape(3, -1, 4) if len(shape) > 2 else channels[None]
-    np.testing.assert_allclose(means, each.mean(axis=1), rtol=1e-6)
-    np.testing.assert_array_equal(sizes, np.full(len(each), each.shape[1]))

@@ -252,6 +252,38 @@ def test_the_plan_is_small_readable_and_complete(make: Make):
     assert activations["r1"]["range"][0] == 0 and activations["r1"]["range"][1] <= 6
 
 
+@pytest.mark.parametrize("activations", [None, "fp32"])
+@pytest.mark.parametrize(
+    ("dtype", "stored", "codes", "limit"),
+    [
+        ("int2", "INT2", (-2, 1), 0.8),
+        ("uint2", "UINT2", (0, 3), 0.8),
+        ("int3", "INT4", (-4, 3), 0.4),
+        ("uint5", "UINT8", (0, 31), 0.1),
+        ("int7", "INT8", (-64, 63), 0.05),
+    ],
+)
+def test_weights_of_any_width(
+    dtype: str,
+    stored: str,
+    codes: tuple[int, int],
+    limit: float,
+    activations: str | None,
+    make: Make,
+    reference: Reference,
+):
+    """In the narrowest integers of ONNX that hold them; ONNX Runtime opens them, whatever reads them."""
+    done = make(dtype, activations=activations, narrow_share=1.0)
+    model = model_of(done)
+    (weight,) = (each for each in model.graph.initializer if each.name == "w1")
+    array = onnx.numpy_helper.to_array(weight).astype(np.int32)
+    assert onnx.TensorProto.DataType.Name(weight.data_type) == stored
+    assert codes[0] <= array.min() and array.max() <= codes[1]
+    feeds = {"x": images()[SAMPLES:]}
+    exact, got = run(network(), feeds)[0], open_variant(reference, dtype, done.path.parents[1]).run(feeds)[0]
+    assert np.sqrt(np.square(got - exact).mean()) < limit * exact.std()
+
+
 def test_the_opened_variant_computes_what_the_written_graph_says(make: Make, reference: Reference):
     for dtype in ("int8", "fp11", "fp32"):
         done = make(dtype) if dtype != "fp32" else make()

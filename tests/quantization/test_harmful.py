@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-import numpy as np
 import onnx_ir as ir
 import pytest
 from onnx_models import graph, normal
@@ -33,9 +32,6 @@ class Bench:
 
     def decide(self, kept: Collection[str]) -> Decision:
         self.decided += 1
-        return self.draft(kept, {})
-
-    def draft(self, kept: Collection[str], shifts: Mapping[str, np.ndarray]) -> Decision:
         return Decision(GraphPlan({}, tuple(name for name in LAYERS if name not in kept), tuple(kept)))
 
     def error_of(self, decision: Decision) -> float:
@@ -56,16 +52,16 @@ class Bench:
 )
 def test_the_worst_layers_until_the_error_is_low_enough(harm: dict[str, float], limit: float, kept: list[str]):
     bench = Bench(harm)
-    found, decision = harmful_nodes(chain(), limit, bench.decide, bench.draft, bench.error_of, lambda decision: True)
+    found, decision = harmful_nodes(chain(), limit, bench.decide, bench.error_of, lambda decision: True)
     assert found == kept
     assert set(decision.plan.integer_nodes) == set(LAYERS) - set(kept)
-    assert bench.decided <= 9, "decisions are what takes time"
+    assert bench.decided <= 1 + 12 + 7, "each takes a run of the graph"
 
 
 def test_answers_have_to_stay_too():
     bench = Bench({"c3": 0.5, "c7": 0.3})
     found, _ = harmful_nodes(
-        chain(), 0.4, bench.decide, bench.draft, bench.error_of,
+        chain(), 0.4, bench.decide, bench.error_of,
         lambda decision: "c7" not in decision.plan.integer_nodes,
     )  # fmt: skip
     assert found == ["c3", "c7"]
@@ -73,5 +69,5 @@ def test_answers_have_to_stay_too():
 
 def test_no_layer_is_kept_for_what_the_rounding_of_weights_does():
     bench = Bench({f"c{index}": 0.001 for index in range(12)}, weights=0.14)
-    found, decision = harmful_nodes(chain(), 0.01, bench.decide, bench.draft, bench.error_of, lambda decision: False)
+    found, decision = harmful_nodes(chain(), 0.01, bench.decide, bench.error_of, lambda decision: False)
     assert found == [] and decision.plan.integer_nodes == tuple(LAYERS)

@@ -141,3 +141,13 @@ def test_an_unknown_rounding_names_the_nearest_known_one():
     with pytest.raises(InputError, match="unknown weight rounding 'gtpq'; did you mean gptq"):
         Recipe("int4", rounding="gtpq")
     assert Recipe("int4", rounding="gptq").document() == {"dtype": "int4", "rounding": "gptq"}
+
+
+@pytest.mark.parametrize("activations", ["uint4", "int2", "int6"])
+def test_activations_that_nothing_computes_with(activations: str):
+    for recipe in (
+        lambda: Recipe("int8", activations=activations),
+        lambda: Recipe("int8", layers=(LayerRule("x", activations=activations),)),
+    ):
+        with pytest.raises(InputError, match=f"does not compute with {activations} activations; .* 8 or 16 bits"):
+            recipe()

@@ -18,13 +18,13 @@ from quantbench.errors import InputError
 from quantbench.graphs.qdq import QuantizedTensor, write_activations
 from quantbench.numerics.threads import cores, in_order
 from quantbench.quantization.affine import dequantize
-from quantbench.quantization.placement import WeightUse, weight_uses
+from quantbench.quantization.placement import weight_uses
 from quantbench.quantization.plan import GraphPlan
-from quantbench.quantization.rounding.matrix import MatrixLayout
-from quantbench.quantization.rounding.moments import Batch, Moments, MomentsSum
+from quantbench.quantization.rounding.moments import Batch, MomentsSum
 from quantbench.quantization.rounding.nearest import round_weight_to_nearest
 from quantbench.quantization.rounding.patches import Patches, patches_of
 from quantbench.quantization.rounding.replay import Replay
+from quantbench.quantization.rounding.shift import bias_shift, has_its_own_bias
 from quantbench.quantization.rounding.weight import Method, aims, round_weight
 from quantbench.quantization.writing import activation_affines, array_of, is_integer, replace_array
 from quantbench.support import progress, return_memory
@@ -101,7 +101,7 @@ def round_in_order(
     if not alone:
         replays.append(Replay(rounded, feeds, [stop for _, stop in order], _BUDGET // 4))
     for step, stop in enumerate(progress(order, len(order), "rounding weights")):
-        alike = _alike(stops[stop], patches, {name for name in uses if shift and _is_its_own(model, uses[name].added)})
+        alike = _alike(stops[stop], patches, {name for name in uses if shift and has_its_own_bias(model, uses[name])})
         sums = {key: MomentsSum(key[0], method.reads_inputs, len(feeds)) for key in alike}
         _add_up(replays, len(feeds), sums, (seed, step))
         return_memory()
@@ -113,7 +113,8 @@ def round_in_order(
                 weights[name] = round_weight(model, plan, name, use, method, wanted.pop(name), moments, seed)
                 replace_array(rounded, name, dequantize(weights[name]))
                 if corrected and bias is not None:
-                    shifts[bias] = _shift(model, nodes[use.node], name, weights[name], use, way.groups, moments)
+                    means = moments.mean_exact, moments.mean_rounded
+                    shifts[bias] = bias_shift(model, nodes[use.node], name, weights[name], use, *means)
                     replace_array(rounded, bias, (array_of(model, bias) + shifts[bias]).astype(np.float32))
             del moments  # before the next ones are added up
     return weights, shifts
@@ -166,28 +167,7 @@ def _some(total: int, quota: int, generator: np.random.Generator) -> Array:
     return np.sort(generator.choice(total, quota, replace=False, shuffle=False))
 
 
-def _shift(
-    model: ir.Model, node: ir.Node, name: str, weight: QuantizedTensor, use: WeightUse, groups: int, moments: Moments
-) -> Array:
-    """What the bias has to be given so that the means of the output channels stay."""
-    layout = MatrixLayout(weight.codes.shape, use.channel_axis, groups)
-    exact, rounded = (layout.matrix(each.astype(np.float64)) for each in (array_of(model, name), dequantize(weight)))
-    means = [
-        (matrix * mean[:, np.newaxis]).sum(axis=2)  # not a matrix product: the order of the sum is fixed
-        for matrix, mean in ((exact, moments.mean_exact), (rounded, moments.mean_rounded))
-    ]
-    factor = 1.0
-    if node.op_type == "Gemm":
-        factor = node.attributes.get_float("alpha", 1.0) / node.attributes.get_float("beta", 1.0)
-    return np.asarray((means[0] - means[1]).reshape(-1) * factor)
-
-
 def _in_order(rounded: ir.Model, stops: Collection[tuple[str, str]]) -> list[tuple[str, str]]:
     """The stops by where the rounded graph makes them; its inputs come first."""
     position = {output.name: index for index, node in enumerate(rounded.graph) for output in node.outputs}
     return sorted(stops, key=lambda stop: position.get(stop[1], -1))
-
-
-def _is_its_own(model: ir.Model, bias: str | None) -> bool:
-    """Whether a bias is there, and read by one operation alone."""
-    return bias is not None and len(model.graph.initializers[bias].uses()) == 1
