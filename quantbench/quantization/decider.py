@@ -69,6 +69,9 @@ class Decider:
         self._limit = limit if feeds else 0.0
         judged = bool(self._limit)
         self._all = feeds
+        self._corrects = bool(feeds) and recipe.bias_correction
+        # where 8-bit weights get their nearest codes, what the exact graph says is enough to correct biases
+        self._in_order = bool(feeds) and (recipe.weight_rounding != "nearest" or recipe.has_narrow_weights)
         numbers = range(len(feeds))
         self._judging = (numbers[_JUDGING - 1 :: _JUDGING] or numbers) if judged else ()
         self._feeds = [feeds[index] for index in numbers if not judged or index % _JUDGING != _JUDGING - 1]
@@ -97,13 +100,13 @@ class Decider:
         if not self._limit:
             return self._round((), ())
         kept, nearest = self._kept
-        if narrow or self._recipe.weight_rounding != "nearest":
+        if narrow or self._in_order:
             return self._round(kept, self.narrow.difference(narrow))
         return nearest
 
     def final(self, narrow: Collection[str]) -> Decision:
         """As `decide`, from all samples: for what is settled, so that nothing is judged any more."""
-        if not self._limit or self._recipe.weight_rounding == "nearest":
+        if not self._limit or not self._in_order:
             return self.decide(narrow)
         plan = self._plan(self._kept[0], self.narrow.difference(narrow))
         return Decision(plan, *self._codes(plan, self._all))
@@ -113,7 +116,7 @@ class Decider:
         """What knows the exact outputs, on its way; after the means, which are wanted first."""
 
         def judge() -> OutputError:
-            if self._recipe.bias_correction:
+            if self._corrects:
                 self._means.result()
             return OutputError(self.model, [self._all[index] for index in self._judging])
 
@@ -137,17 +140,16 @@ class Decider:
 
     def _nearest(self, kept: Collection[str], wide: Collection[str]) -> Decision:
         """Round every weight to nearest, with the nodes `kept` in float and the weights `wide` in 8 bits."""
-        if self._recipe.bias_correction:
-            _ = self._means  # on their way meanwhile
+        coming = self._means if self._corrects else None
         plan = self._plan(kept, wide)
         weights = round_to_nearest(self.model, plan)
-        if not self._recipe.bias_correction or not self._feeds:
+        if coming is None:
             return Decision(plan, weights)
-        return Decision(plan, weights, bias_correction(self.model, weights, self._means.result()))
+        return Decision(plan, weights, bias_correction(self.model, weights, coming.result()))
 
     def _round(self, kept: Collection[str], wide: Collection[str]) -> Decision:
         """The same by the method of the recipe."""
-        if self._recipe.weight_rounding == "nearest" or not self._feeds:
+        if not self._in_order:
             return self._nearest(kept, wide)
         plan = self._plan(kept, wide)
         return Decision(plan, *self._codes(plan, self._feeds))

@@ -173,9 +173,13 @@ class Recipe:
     @property
     def weight_rounding(self) -> str:
         """How integer weights get their codes."""
+        return self.rounding or ("gptq" if self.has_narrow_weights else "nearest")
+
+    @property
+    def has_narrow_weights(self) -> bool:
+        """Whether any layer's weights become integers of fewer than 8 bits."""
         formats = (self.weight_format, *(rule.weights for rule in self.layers if rule.weights is not None))
-        narrow = any(get_format(name).kind == "int" and get_format(name).bits < 8 for name in formats)
-        return self.rounding or ("gptq" if narrow else "nearest")
+        return any(get_format(name).kind == "int" and get_format(name).bits < 8 for name in formats)
 
     @property
     def block_size(self) -> int:
