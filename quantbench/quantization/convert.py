@@ -22,6 +22,7 @@ from quantbench.graphs.arena import shrink_shared_arena
 from quantbench.graphs.load import load_graphs
 from quantbench.graphs.passes import PREPARE, infer_shapes
 from quantbench.numerics import get_format
+from quantbench.numerics.threads import begun
 from quantbench.quantization.agreement import Agreement
 from quantbench.quantization.decider import Decider
 from quantbench.quantization.decision import Decision
@@ -94,12 +95,14 @@ def convert(
     dataset = open_dataset(reference)
     count = _calibration_count(recipe, dataset)
     folder = variant_folder(out, reference.name, recipe.dtype)
+    anew = force or not folder.exists()
+    loading = begun(lambda: load_graphs(reference)) if anew else None  # while samples are prepared
     samples = keep_samples(dataset.calibration, count, "reading calibration samples", _INPUT_BYTES)
-    source = _source(reference, recipe, dataset, count, inputs_sha256(samples, count))
-    kept = None if force else up_to_date_manifest(folder, source)
+    source = begun(lambda: _source(reference, recipe, dataset, count, inputs_sha256(samples, count)))
+    kept = None if anew else up_to_date_manifest(folder, source.result())
     if kept is not None:
         return account(folder, kept, time.perf_counter() - started, 0.0, kept=True)
-    models = load_graphs(reference)
+    models = load_graphs(reference) if loading is None else loading.result()
     return_memory()
     check_rules(models, recipe)
     task = make_task(reference, dataset)
@@ -117,7 +120,7 @@ def convert(
     elif observations is None or not any(tensors.values()):
         seen, feeds = observe(models, tensors, task, samples, count, *recorded)
     else:
-        key = _observations_key(models, tensors, source)
+        key = _observations_key(models, tensors, source.result())
         file = observations / f"{reference.name}-{key[:16]}.npz"
         known = load_observations(file, key)
         seen, feeds = observe(models, tensors, task, samples, count, *recorded, known)
@@ -138,7 +141,7 @@ def convert(
     )
     written = {name: decision.written(models[name]) for name, decision in decisions.items()}
     graphs = {name: ir.to_proto(model).SerializeToString(deterministic=True) for name, model in written.items()}
-    manifest = write_variant(folder, source, plan.to_json(), graphs, _weight_elements(plan, models))
+    manifest = write_variant(folder, source.result(), plan.to_json(), graphs, _weight_elements(plan, models))
     return account(folder, manifest, time.perf_counter() - started, calibration_seconds, kept=False)
 
 
