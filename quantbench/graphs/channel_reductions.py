@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from quantbench.graphs.edit import add_initializer
 
-__all__ = ["put_out_channels", "put_out_size"]
+__all__ = ["put_out_channels", "put_out_shape"]
 
 
 def put_out_channels(graph: ir.Graph, value: ir.Value, axis: int, reduction: str, name: str) -> None:
@@ -25,9 +25,10 @@ def put_out_channels(graph: ir.Graph, value: ir.Value, axis: int, reduction: str
     _put_out(graph, node, ir.DataType.FLOAT, ir.Shape([value.shape[axis]]))
 
 
-def put_out_size(graph: ir.Graph, value: ir.Value, name: str) -> None:
-    """Let the graph put out how many elements a tensor has, as `name`."""
-    _put_out(graph, ir.Node("", "Size", [value], name=name), ir.DataType.INT64, ir.Shape([]))
+def put_out_shape(graph: ir.Graph, value: ir.Value, name: str) -> None:
+    """Let the graph put out the shape of a tensor of known rank, as `name`."""
+    assert value.shape is not None
+    _put_out(graph, ir.Node("", "Shape", [value], name=name), ir.DataType.INT64, ir.Shape([value.shape.rank()]))
 
 
 def _put_out(graph: ir.Graph, node: ir.Node, dtype: ir.DataType, shape: ir.Shape) -> None:

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from quantbench.graphs.batches import run_batches
-from quantbench.graphs.channel_reductions import put_out_channels
+from quantbench.graphs.channel_reductions import put_out_channels, put_out_shape
 from quantbench.graphs.qdq import QuantizedTensor
 from quantbench.quantization.placement import weight_uses
 from quantbench.quantization.rounding.patches import Patches, patches_of
@@ -38,22 +38,25 @@ def mean_inputs(model: ir.Model, feeds: Sequence[Mapping[str, Array]]) -> dict[s
         feeds: inputs of the graph, one mapping a batch.
 
     Returns:
-        (groups, columns) float64, as `Patches` has them, by initializer.
+        (groups, columns) float64, as `Patches` has them, by initializer; none for weights that make no matrices
+        (`patches_of`), or whose input has no known rank.
     """
     nodes = {node.name: node for node in model.graph}
+    ranked = {value.name for value in model.graph.inputs if value.shape is not None}
+    ranked |= {value.name for node in model.graph for value in node.outputs if value.shape is not None}
     patches: dict[str, Patches] = {}
     reading: dict[tuple[str, int], list[str]] = {}
     for name, use in weight_uses(model).items():
         each = patches_of(nodes[use.node], array_of(model, name).shape)
-        if each is not None and has_its_own_bias(model, use):
+        if each is not None and use.source in ranked and has_its_own_bias(model, use):
             patches[name] = each
             reading.setdefault((use.source, -1 if each.last else 1), []).append(name)
     if not patches:
         return {}
     sums = {name: np.zeros(0) for name in patches}
     positions = dict.fromkeys(patches, 0)
-    for means, shapes in zip(*_channels(model, list(reading), feeds), strict=True):
-        for names, mean, shape in zip(reading.values(), means, shapes, strict=True):
+    for batch in _channels(model, list(reading), feeds):
+        for names, (mean, shape) in zip(reading.values(), batch, strict=True):
             for name in names:
                 total, count = _columns(patches[name], mean.astype(np.float64), tuple(shape))
                 sums[name] = sums[name] + total if positions[name] else total
@@ -84,24 +87,19 @@ def bias_correction(
 
 def _channels(
     model: ir.Model, tensors: Sequence[tuple[str, int]], feeds: Sequence[Mapping[str, Array]]
-) -> tuple[list[list[Array]], list[list[Array]]]:
-    """For each batch (the means of the channels of every tensor, its shape); tensors are (name, channel axis)."""
+) -> list[list[tuple[Array, Array]]]:
+    """For each batch (means of the channels, shape) of every tensor; tensors are (name, channel axis)."""
     watching = model.clone()
     graph = watching.graph
     values = {value.name: value for value in graph.inputs}
     values |= {output.name: output for node in graph for output in node.outputs}
     graph.outputs.clear()
-    for name, _ in tensors:
-        node = ir.Node("", "Shape", [values[name]], name=f"{name}_shape")
-        graph.append(node)
-        (shape,) = node.outputs
-        shape.name, shape.type = f"{name}_shape", ir.TensorType(ir.DataType.INT64)
-        graph.outputs.append(shape)
     # `put_out_channels` says why the first comes last
     for name, axis in reversed(tensors):
+        put_out_shape(graph, values[name], f"{name}_shape")
         put_out_channels(graph, values[name], axis, "ReduceMean", f"{name}_mean")
-    rows = run_batches(watching, feeds)
-    return [list(row[len(tensors) :])[::-1] for row in rows], [list(row[: len(tensors)]) for row in rows]
+    rows = [list(row) for row in run_batches(watching, feeds)]
+    return [list(zip(row[1::2], row[::2], strict=True))[::-1] for row in rows]
 
 
 def _columns(patches: Patches, mean: Array, shape: tuple[int, ...]) -> tuple[Array, int]:

@@ -120,6 +120,12 @@ def test_a_product_with_a_bias_behind_it():
     np.testing.assert_allclose(shifts["b"], (rows @ (values - dequantize(rounded))).mean(axis=0), rtol=1e-4, atol=1e-6)
 
 
+def test_an_input_of_unknown_rank_shifts_nothing():
+    text = "g (float[n,6] x, int64[k] s) => (float y) { r = Reshape(x, s)  m = MatMul(r, w)  y = Add(m, b) }"
+    model = clean(ir.from_proto(graph(text, w=normal(6, 4), b=normal(4))))
+    assert mean_inputs(model, [{"x": normal(2, 6), "s": np.array([1, 2, 6])}]) == {}
+
+
 def test_a_bias_that_others_read_stays():
     text = "g (float[n,6] x) => (float[n,4] y, float[n,4] z) { y = Gemm(x, w, b)  z = Gemm(x, v, b) }"
     model = clean(ir.from_proto(graph(text, w=normal(6, 4), v=normal(6, 4, seed=1), b=normal(4, seed=2))))
