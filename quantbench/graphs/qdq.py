@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 
 from quantbench.graphs.edit import add_initializer
 
-__all__ = ["LARGEST_MULTIPLE", "Affine", "QuantizedTensor", "round_trip", "write_activations", "write_weights"]
+__all__ = [
+    "LARGEST_MULTIPLE",
+    "Affine",
+    "QuantizedTensor",
+    "integer_bits",
+    "round_trip",
+    "write_activations",
+    "write_weights",
+]
 
 Array = NDArray[Any]
 
@@ -64,6 +72,11 @@ class QuantizedTensor:
 
     codes: Array
     affine: Affine
+
+
+def integer_bits(name: str) -> int:
+    """How many bits the codes of an integer format have, by its name."""
+    return int(name.lstrip("uint"))
 
 
 def write_weights(
@@ -220,6 +233,6 @@ def _multiplied(graph: ir.Graph, affine: Affine, name: str) -> ir.Value:
 
 def _tensor(codes: Array, name: str) -> ir.Tensor[Array]:
     """Codes of an integer format in the narrowest type of ONNX that holds them."""
-    kind, bits = name.rstrip("0123456789"), int(name.lstrip("uint"))
-    dtype = ir.DataType[f"{kind}{min(width for width in _WIDTHS if width >= bits)}".upper()]
+    width = min(width for width in _WIDTHS if width >= integer_bits(name))
+    dtype = ir.DataType[f"UINT{width}" if name.startswith("u") else f"INT{width}"]
     return ir.Tensor(np.asarray(codes).astype(dtype.numpy()), dtype=dtype)

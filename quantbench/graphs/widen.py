@@ -31,13 +31,11 @@ def widen_weights(model: ir.Model) -> bool:
     widened = False
     for node in list(graph):
         codes = node.inputs[0] if node.inputs else None
-        if node.op_type not in ("DequantizeLinear", "Cast") or codes is None or codes.dtype not in _NARROW:
+        if codes is None or codes.dtype not in _NARROW:
             continue
         if node.op_type == "Cast":
             widened |= _widen_cast(graph, node)
-            continue
-        wide = _wide(node)
-        if wide is not None:
+        elif node.op_type == "DequantizeLinear" and (wide := _wide(node)) is not None:
             _replace(graph, node, *wide)
             widened = True
     drop_unused_initializers(graph)

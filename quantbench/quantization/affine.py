@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quantbench.graphs.qdq import LARGEST_MULTIPLE, Affine, QuantizedTensor
+from quantbench.graphs.qdq import LARGEST_MULTIPLE, Affine, QuantizedTensor, integer_bits
 
 __all__ = [
     "activation_affine",
@@ -29,7 +29,7 @@ _SHORT = 16
 
 def integer_range(name: str) -> tuple[int, int]:
     """The smallest and largest code of an integer format such as int4 or uint16."""
-    bits = _bits(name)
+    bits = integer_bits(name)
     return (0, (1 << bits) - 1) if name.startswith("u") else (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
 
 
@@ -91,12 +91,8 @@ def quantize(values: Array, affine: Affine) -> Array:
 
 def code_type(name: str) -> np.dtype[Any]:
     """The numpy type that codes of an integer format are held in: of 8 bits where the format has fewer."""
-    bits = max(_bits(name), 8)
+    bits = max(integer_bits(name), 8)
     return np.dtype(f"uint{bits}" if name.startswith("u") else f"int{bits}")
-
-
-def _bits(name: str) -> int:
-    return int(name.lstrip("uint"))
 
 
 def dequantize(tensor: QuantizedTensor) -> Array:

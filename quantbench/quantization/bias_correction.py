@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -42,25 +43,25 @@ def mean_inputs(model: ir.Model, feeds: Sequence[Mapping[str, Array]]) -> dict[s
         (`patches_of`), or whose input has no known rank.
     """
     nodes = {node.name: node for node in model.graph}
-    ranked = {value.name for value in model.graph.inputs if value.shape is not None}
-    ranked |= {value.name for node in model.graph for value in node.outputs if value.shape is not None}
     patches: dict[str, Patches] = {}
     reading: dict[tuple[str, int], list[str]] = {}
     for name, use in weight_uses(model).items():
-        each = patches_of(nodes[use.node], array_of(model, name).shape)
-        if each is not None and use.source in ranked and has_its_own_bias(model, use):
+        node = nodes[use.node]
+        each, source = patches_of(node, array_of(model, name).shape), node.inputs[0]
+        ranked = source is not None and source.shape is not None
+        if each is not None and ranked and has_its_own_bias(model, use):
             patches[name] = each
             reading.setdefault((use.source, -1 if each.last else 1), []).append(name)
     if not patches:
         return {}
-    sums = {name: np.zeros(0) for name in patches}
-    positions = dict.fromkeys(patches, 0)
+    sums: dict[str, Array] = {}
+    positions: dict[str, int] = {}
     for batch in _channels(model, list(reading), feeds):
         for names, (mean, shape) in zip(reading.values(), batch, strict=True):
             for name in names:
-                total, count = _columns(patches[name], mean.astype(np.float64), tuple(shape))
-                sums[name] = sums[name] + total if positions[name] else total
-                positions[name] += count
+                total, count = _columns(patches[name], mean.astype(np.float64), tuple(shape.tolist()))
+                sums[name] = sums.get(name, 0.0) + total
+                positions[name] = positions.get(name, 0) + count
     return {name: total / positions[name] for name, total in sums.items() if positions[name]}
 
 
@@ -106,7 +107,14 @@ def _columns(patches: Patches, mean: Array, shape: tuple[int, ...]) -> tuple[Arr
     """(the sum of each column over the output positions, (groups, columns); how many positions), for an input of
     `shape` whose channels have these means."""
     samples = int(np.prod(shape)) // len(mean) if patches.last else shape[0]
-    unit = np.ones((1, 1, *((1, 1) if patches.last else (1, *shape[2:])[-2:])), np.float32)
+    inside, positions = _inside(patches, (1, 1) if patches.last else (1, *shape[2:])[-2:])
+    return samples * (mean[:, np.newaxis] * inside).reshape(patches.groups, -1), samples * positions
+
+
+@lru_cache(maxsize=256)
+def _inside(patches: Patches, size: tuple[int, ...]) -> tuple[Array, int]:
+    """(at how many output positions each position of the kernel lies inside an image of this height and width, (1,
+    positions of the kernel); how many there are)."""
+    unit = np.ones((1, 1, *size), np.float32)
     height, width = patches.positions(unit)
-    inside = replace(patches, groups=1).sums(unit)
-    return samples * (mean[:, np.newaxis] * inside).reshape(patches.groups, -1), samples * height * width
+    return replace(patches, groups=1).sums(unit), height * width

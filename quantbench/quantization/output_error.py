@@ -24,22 +24,16 @@ class OutputError:
     Args:
         model: the exact graph.
         feeds: its inputs from calibration samples, one mapping a batch.
-        exact: for each of the tensors that `comparable` names its values, one array a batch, where they are known.
 
     Attributes:
         feeds: these.
         names: the tensors that are compared.
     """
 
-    def __init__(
-        self,
-        model: ir.Model,
-        feeds: Sequence[Mapping[str, Array]],
-        exact: Sequence[Sequence[Array]] | None = None,
-    ) -> None:
+    def __init__(self, model: ir.Model, feeds: Sequence[Mapping[str, Array]]) -> None:
         self.feeds = feeds
         self.names = comparable(model)
-        self._exact = self._outputs(model) if exact is None else exact
+        self._exact = self._outputs(model)
 
     def of(self, model: ir.Model) -> float:
         """Squared error of a graph's outputs over the exact outputs' variance; the worst float32 output counts.
