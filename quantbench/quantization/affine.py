@@ -90,8 +90,8 @@ def quantize(values: Array, affine: Affine) -> Array:
 
 
 def code_type(name: str) -> np.dtype[Any]:
-    """The numpy type that codes of an integer format are held in: of 8 bits where the format has fewer."""
-    bits = max(integer_bits(name), 8)
+    """The numpy type that codes of an integer format are held in: of 8, 16 or 32 bits, the fewest that hold them."""
+    bits = min(width for width in (8, 16, 32) if width >= integer_bits(name))
     return np.dtype(f"uint{bits}" if name.startswith("u") else f"int{bits}")
 
 

@@ -261,6 +261,7 @@ def test_the_plan_is_small_readable_and_complete(make: Make):
         ("int3", "INT4", (-4, 3), 0.4),
         ("uint5", "UINT8", (0, 31), 0.1),
         ("int7", "INT8", (-64, 63), 0.05),
+        ("uint12", "UINT16", (0, 4095), 0.05),
     ],
 )
 def test_weights_of_any_width(
