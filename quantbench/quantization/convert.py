@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import wait
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -98,7 +99,14 @@ def convert(
     anew = force or not folder.exists()
     loading = begun(lambda: load_graphs(reference)) if anew else None  # while samples are prepared
     samples = keep_samples(dataset.calibration, count, "reading calibration samples", _INPUT_BYTES)
-    source = begun(lambda: _source(reference, recipe, dataset, count, inputs_sha256(samples, count)))
+
+    def described() -> dict[str, Any]:
+        inputs = inputs_sha256(samples, count)
+        if loading is not None:
+            wait([loading])  # the model's files are fetched by one of the two
+        return _source(reference, recipe, dataset, count, inputs)
+
+    source = begun(described)
     kept = None if anew else up_to_date_manifest(folder, source.result())
     if kept is not None:
         return account(folder, kept, time.perf_counter() - started, 0.0, kept=True)
