@@ -1,8 +1,8 @@
 """Calibration: observe the tensors of a graph on samples, and turn what was seen into ranges."""
 
 from quantbench.calibration.calibrators import CALIBRATORS, get_calibrator
-from quantbench.calibration.histogram import Histogram, Observation
-from quantbench.calibration.observe import Feeds, Observations, observe, record_feeds
+from quantbench.calibration.histogram import Histogram, Observation, load_kernels
+from quantbench.calibration.observe import Feeds, Observations, Observer, record_feeds
 from quantbench.calibration.saved import load_observations, save_observations
 
 __all__ = [
@@ -11,9 +11,10 @@ __all__ = [
     "Histogram",
     "Observation",
     "Observations",
+    "Observer",
     "get_calibrator",
+    "load_kernels",
     "load_observations",
-    "observe",
     "record_feeds",
     "save_observations",
 ]

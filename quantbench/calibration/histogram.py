@@ -78,10 +78,10 @@ class Histogram:
         for start in range(0, flat.size, _CAPACITY):
             part = flat[start : start + _CAPACITY]
             counters = _counters()
-            keys = _count(part.view(np.int32), part.view(np.uint32), counters)
-            minimum, maximum = _of_keys(keys)
+            *keys, least = _count(part.view(np.int32), part.view(np.uint32), counters)
+            minimum, maximum = _of_keys(*keys)
             with self._lock:
-                _empty_into(counters, *keys, self._total)
+                _empty_into(counters, *keys, least, self._total)
                 self._minimum = min(self._minimum, minimum)
                 self._maximum = max(self._maximum, maximum)
                 if not (math.isfinite(minimum) and math.isfinite(maximum)):  # a NaN is an extreme, as keys order it
@@ -115,15 +115,17 @@ def _counters() -> NDArray[np.uint32]:
 
 
 @numba.njit(nogil=True, cache=True)
-def _count(patterns: NDArray[np.int32], bits: NDArray[np.uint32], counts: NDArray[np.uint32]) -> tuple[int, int]:
-    """Count bit patterns into interleaved rows; returns the keys of the smallest and the largest value.
+def _count(patterns: NDArray[np.int32], bits: NDArray[np.uint32], counts: NDArray[np.uint32]) -> tuple[int, int, int]:
+    """Count bit patterns into interleaved rows.
 
-    A key is an int32 that orders as the value does: the pattern, with the magnitude of negative values flipped.
+    Returns the keys of the smallest and the largest value, and the pattern of the least magnitude but 0, less one. A
+    key is an int32 that orders as the value does: the pattern, with the magnitude of negative values flipped.
+
     Unsigned indices spare the test for negative ones. Plain loops over the part are vectorized, and every operation is
-    wrapped in `i32` because numba would widen it to 64 bits and take three times as long.
+    wrapped in `i32` or `u32` because numba would widen it to 64 bits and take three times as long.
     """
     row0, row1, row2, row3 = counts[0], counts[1], counts[2], counts[3]
-    smallest, largest = i32(2**31 - 1), i32(-(2**31))
+    smallest, largest, least = i32(2**31 - 1), i32(-(2**31)), u32(2**32 - 1)
     for start in range(0, patterns.size, _BLOCK):  # short enough to be in the cache when it is read again
         end = min(start + _BLOCK, patterns.size)
         first, fours = np.uint64(start), np.uint64((end - start) // 4)
@@ -139,22 +141,27 @@ def _count(patterns: NDArray[np.int32], bits: NDArray[np.uint32], counts: NDArra
         for j in range(part.size):
             key = i32(part[j] ^ i32(i32(part[j] >> i32(31)) & i32(0x7FFFFFFF)))
             smallest, largest = min(smallest, key), max(largest, key)
-    return int(smallest), int(largest)
+            least = min(least, u32(u32(i32(part[j] & i32(0x7FFFFFFF))) - u32(1)))
+    return int(smallest), int(largest), int(least)
 
 
 @numba.njit(nogil=True, cache=True)
-def _empty_into(counts: NDArray[np.uint32], smallest: int, largest: int, total: NDArray[np.uint64]) -> None:
-    """Add the rows to the total and set them to 0; the keys say which bins can have been filled."""
+def _empty_into(counts: NDArray[np.uint32], smallest: int, largest: int, least: int, total: NDArray[np.uint64]) -> None:
+    """Add the rows to the total and set them to 0, where `_count` says that bins can have been filled: walking all of
+    them takes as long as counting tens of thousands of values."""
     half = total.size // 2
-    for first, keys in ((0, largest), (half, -1 - smallest)):
-        last = max(first + (keys >> _SHIFT) + 1, first)  # the key is negative where no value has this sign
+    for zeros, keys in ((0, largest), (half, -1 - smallest)):
+        first = zeros + min(least >> _SHIFT, half)
+        last = max(zeros + (keys >> _SHIFT) + 1, first)  # the key is negative where no value has this sign
         for i in range(first, last):
             total[i] += np.uint64(counts[0, i] + counts[1, i] + counts[2, i] + counts[3, i])
         for row in range(_ROWS):
             counts[row, first:last] = 0
+            total[zeros] += np.uint64(counts[row, zeros])
+            counts[row, zeros] = 0
 
 
-def _of_keys(keys: tuple[int, int]) -> tuple[float, float]:
+def _of_keys(*keys: int) -> tuple[float, ...]:
     """The values that have these keys."""
-    smallest, largest = struct.unpack("ff", struct.pack("ii", *(key if key >= 0 else key ^ 0x7FFFFFFF for key in keys)))
-    return smallest, largest
+    patterns = (key if key >= 0 else key ^ 0x7FFFFFFF for key in keys)
+    return struct.unpack(f"{len(keys)}f", struct.pack(f"{len(keys)}i", *patterns))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import onnx_ir as ir
@@ -18,13 +19,15 @@ from quantbench.numerics.threads import begun, side_by_side
 from quantbench.support import progress
 from quantbench.tasks import Task, fitting_batch
 
-__all__ = ["Feeds", "Observations", "observe", "record_feeds"]
+__all__ = ["Feeds", "Observations", "Observer", "record_feeds"]
 
 Array = NDArray[Any]
 Observations = dict[str, dict[str, Observation]]
 """Graph name → tensor name → what was seen."""
 Feeds = dict[str, list[dict[str, Array]]]
 """Graph name → what it was fed, one mapping a call."""
+
+_Histograms = dict[tuple[str, str], Histogram]  # by graph and tensor
 
 _BATCH = 32
 _RECORDED_BATCH = 8
@@ -36,87 +39,111 @@ _RECORDED_LEAST = 6
 """Samples that are kept whatever their size."""
 
 
-def observe(
-    models: Mapping[str, ir.Model],
-    tensors: Mapping[str, Sequence[str]],
-    task: Task,
-    samples: Samples,
-    count: int,
-    recorded: int = 0,
-    recorded_bytes: int = 64 << 20,
-    known: Observations | None = None,
-) -> tuple[Observations, Feeds]:
-    """Count the values of `tensors` (graph name → float32 tensor names) over the first `count` samples.
-
-    One pass over the samples, in memory that does not grow with their number. On the way, what the task feeds its
-    graphs is kept for some of them, evenly spread.
+class Observer:
+    """Graphs opened to be watched, which takes a while: best done while samples are prepared.
 
     Args:
-        recorded: for how many at most.
-        recorded_bytes: what their inputs may take.
-        known: what an earlier call with the same arguments has seen; then the graphs run for `recorded` samples alone.
-
-    Returns:
-        (what was seen of each tensor; for each graph, what it was fed, one mapping a call).
+        models: the graphs by name.
+        tensors: graph name → names of float32 tensors to watch. A graph may have none.
 
     Raises:
-        InputError: there are fewer than `count` samples, or a tensor becomes NaN or infinite.
+        InputError: a tensor is not in its graph.
     """
-    if count > len(samples):
-        raise InputError(f"calibration asks for {count} samples, but there are only {len(samples)}")
-    histograms = {graph: {name: Histogram(name) for name in names} for graph, names in tensors.items()}
-    watched = {
-        graph: {name: each.add if known is None else _ignore for name, each in named.items()}
-        for graph, named in histograms.items()
-    }
-    workers, threads = side_by_side()  # with a core for each batch, counting costs no core its time
-    if any(histograms.values()) and known is None:
-        begun(load_kernels)  # while the graphs are cut and opened
-    executor = _executor(models, watched, threads)
-    kept = _spread(samples, count, recorded, recorded_bytes)
-    others = sorted(set(range(count)) - set(kept)) if any(histograms.values()) and known is None else []
-    few = min(_RECORDED_BATCH, max(len(kept) // _RECORDED_BATCHES, 1))
-    batches = [(part, True) for part in _batches(kept, fitting_batch(samples, few, _RECORDED_BATCH_BYTES))]
-    batches += [(part, False) for part in _batches(others, fitting_batch(samples, _BATCH))]
 
-    def run(batch: tuple[Sequence[int], bool]) -> Feeds:
-        indices, keep = batch
-        recording = _RecordingExecutor(executor, models) if keep else None
-        runner = recording or executor
-        task.infer(runner, task.feeds(runner, [samples.input(index) for index in indices]))
-        return recording.feeds if recording else {}
+    def __init__(self, models: Mapping[str, ir.Model], tensors: Mapping[str, Sequence[str]]) -> None:
+        self.tensors = {graph: tuple(tensors.get(graph, ())) for graph in models}
+        """Graph name → what is watched of it."""
+        self._workers, threads = side_by_side()  # with a core for each batch, counting costs no core its time
+        if any(self.tensors.values()):
+            begun(load_kernels)  # while the graphs are cut and opened
+        self._histograms: _Histograms = {}
+        self._executor = _opened(models, self.tensors, self._histograms, threads)
 
-    feeds: Feeds = {name: [] for name in models}
-    with ThreadPoolExecutor(workers) as pool:
-        for found in progress(pool.map(run, batches), len(batches), "calibrating"):
-            for name, calls in found.items():
-                feeds[name] += calls
-    if known is not None:
-        return known, feeds
-    seen = {graph: {name: each.observation() for name, each in named.items()} for graph, named in histograms.items()}
-    return seen, feeds
+    def observe(
+        self,
+        task: Task,
+        samples: Samples,
+        count: int,
+        recorded: int = 0,
+        recorded_bytes: int = 64 << 20,
+        known: Observations | None = None,
+    ) -> tuple[Observations, Feeds]:
+        """Count the values of the tensors over the first `count` samples.
+
+        One pass over the samples, in memory that does not grow with their number. On the way, what the task feeds its
+        graphs is kept for some of them, evenly spread.
+
+        Args:
+            recorded: for how many at most.
+            recorded_bytes: what their inputs may take.
+            known: what an earlier call has seen of the same; then the graphs run for `recorded` samples alone.
+
+        Returns:
+            (what was seen of each tensor; for each graph, what it was fed, one mapping a call).
+
+        Raises:
+            InputError: there are fewer than `count` samples, or a tensor becomes NaN or infinite.
+        """
+        if count > len(samples):
+            raise InputError(f"calibration asks for {count} samples, but there are only {len(samples)}")
+        counting = any(self.tensors.values()) and known is None
+        watched = [(graph, name) for graph, names in self.tensors.items() for name in names] if counting else []
+        self._histograms.clear()
+        self._histograms.update({(graph, name): Histogram(name) for graph, name in watched})
+        kept = _spread(samples, count, recorded, recorded_bytes)
+        others = sorted(set(range(count)) - set(kept)) if counting else []
+        few = min(_RECORDED_BATCH, max(len(kept) // _RECORDED_BATCHES, 1))
+        batches = [(part, True) for part in _batches(kept, fitting_batch(samples, few, _RECORDED_BATCH_BYTES))]
+        batches += [(part, False) for part in _batches(others, fitting_batch(samples, _BATCH))]
+
+        def run(batch: tuple[Sequence[int], bool]) -> Feeds:
+            indices, keep = batch
+            recording = _RecordingExecutor(self._executor, self.tensors) if keep else None
+            runner = recording or self._executor
+            task.infer(runner, task.feeds(runner, [samples.input(index) for index in indices]))
+            return recording.feeds if recording else {}
+
+        feeds: Feeds = {name: [] for name in self.tensors}
+        with ThreadPoolExecutor(self._workers) as pool:
+            for found in progress(pool.map(run, batches), len(batches), "calibrating"):
+                for name, calls in found.items():
+                    feeds[name] += calls
+        if known is not None:
+            return known, feeds
+        seen: Observations = {graph: {} for graph in self.tensors}
+        for (graph, name), histogram in self._histograms.items():
+            seen[graph][name] = histogram.observation()
+        return seen, feeds
 
 
 def record_feeds(
     models: Mapping[str, ir.Model], task: Task, samples: Samples, count: int, recorded: int, recorded_bytes: int
 ) -> Feeds:
-    """What `observe` keeps of the graphs' feeds, without observing anything."""
-    return observe(models, {}, task, samples, count, recorded, recorded_bytes)[1]
+    """What an observer keeps of the graphs' feeds, without observing anything."""
+    return Observer(models, {}).observe(task, samples, count, recorded, recorded_bytes)[1]
 
 
-def _ignore(values: Array) -> None:
-    """What stands where a tensor would be counted, so that the graph is run in the same pieces."""
-
-
-def _executor(
-    models: Mapping[str, ir.Model], watched: Mapping[str, Mapping[str, Callable[[Array], None]]], threads: int
+def _opened(
+    models: Mapping[str, ir.Model], tensors: Mapping[str, Sequence[str]], histograms: _Histograms, threads: int
 ) -> Executor:
-    if not any(watched.values()):
+    """What runs the graphs and shows their tensors to the histograms; of the observer, which owns it, it knows nothing,
+    so that its sessions go when the observer does."""
+    if not any(tensors.values()):
         return SessionExecutor(
             {name: ir.to_proto(model).SerializeToString() for name, model in models.items()}, threads
         )
-    taps = {graph: {name: Tap(visit, "values") for name, visit in named.items()} for graph, named in watched.items()}
+    taps = {
+        graph: {name: Tap(partial(_see, histograms, (graph, name)), "values") for name in names}
+        for graph, names in tensors.items()
+    }
     return StagedExecutor(models, taps, threads)
+
+
+def _see(histograms: _Histograms, tensor: tuple[str, str], values: Array) -> None:
+    """Count a tensor's values, unless they are known: then the graph runs in the same pieces all the same."""
+    histogram = histograms.get(tensor)
+    if histogram is not None:
+        histogram.add(values)
 
 
 def _spread(samples: Samples, count: int, recorded: int, recorded_bytes: int) -> list[int]:
@@ -136,7 +163,7 @@ def _batches(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
 class _RecordingExecutor(PassingExecutor):
     """Keeps what its graphs are fed."""
 
-    def __init__(self, executor: Executor, graphs: Mapping[str, Any]) -> None:
+    def __init__(self, executor: Executor, graphs: Iterable[str]) -> None:
         super().__init__(executor)
         self.feeds: Feeds = {name: [] for name in graphs}
 

@@ -50,10 +50,10 @@ def optimise(model: ir.Model, kept: Collection[str]) -> Optimised:
     Raises:
         InputError: the graph neither takes nor computes one of them, or ONNX Runtime cannot load the graph.
     """
-    original = ir.to_proto(model)
     apart: set[str] = set()
     while True:
-        before = _exposed(original, kept, apart)
+        before = ir.to_proto(model)
+        _expose(before, kept, apart)
         after, inputs, outputs = _optimised(before)
         _join(before, apart)
         _join(after, apart)
@@ -75,11 +75,9 @@ def reads(node: onnx.NodeProto) -> Iterator[str]:
         yield from (value.name for value in body.output if value.name not in inner)
 
 
-def _exposed(model: onnx.ModelProto, kept: Collection[str], apart: Collection[str]) -> onnx.ModelProto:
-    """A copy with `kept` among the outputs, and the readers of `apart` reading inputs of that name with a suffix."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    graph = copy.graph
+def _expose(model: onnx.ModelProto, kept: Collection[str], apart: Collection[str]) -> None:
+    """Put `kept` among the outputs, and let the readers of `apart` read inputs of that name with a suffix."""
+    graph = model.graph
     present = {value.name for value in (*graph.input, *graph.output)}
     computed = {name for node in graph.node for name in node.output}
     types = {value.name: value for value in (*graph.value_info, *graph.output)}
@@ -93,7 +91,6 @@ def _exposed(model: onnx.ModelProto, kept: Collection[str], apart: Collection[st
         if name in apart:
             graph.input.append(value)
             graph.input[-1].name = name + _APART
-    return copy
 
 
 def _optimised(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

@@ -15,7 +15,15 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from quantbench.calibration import Feeds, Observations, load_observations, observe, record_feeds, save_observations
+from quantbench.calibration import (
+    Feeds,
+    Observations,
+    Observer,
+    load_kernels,
+    load_observations,
+    record_feeds,
+    save_observations,
+)
 from quantbench.datasets import Dataset, open_dataset
 from quantbench.datasets.keeping import keep_samples
 from quantbench.errors import InputError
@@ -97,7 +105,11 @@ def convert(
     count = _calibration_count(recipe, dataset)
     folder = variant_folder(out, reference.name, recipe.dtype)
     anew = force or not folder.exists()
-    loading = begun(lambda: load_graphs(reference)) if anew else None  # while samples are prepared
+    if anew and count:
+        begun(load_kernels)
+    load = partial(_load, reference, recipe)
+    loading = begun(load) if anew else None  # while samples are prepared
+    opening = begun(lambda: _open(loading.result()[0], recipe)) if loading and count and not recipe.equalizes else None
     samples = keep_samples(dataset.calibration, count, "reading calibration samples", _INPUT_BYTES)
 
     def described() -> dict[str, Any]:
@@ -110,30 +122,29 @@ def convert(
     kept = None if anew else up_to_date_manifest(folder, source.result())
     if kept is not None:
         return account(folder, kept, time.perf_counter() - started, 0.0, kept=True)
-    models = load_graphs(reference) if loading is None else loading.result()
+    models, folded = load() if loading is None else loading.result()
     return_memory()
-    check_rules(models, recipe)
     task = make_task(reference, dataset)
     calibrating = time.perf_counter()
-    folded = {name: fold_tables(model) if recipe.tables else () for name, model in models.items()}
     equalized: dict[str, tuple[Equalized, ...]] = {}
     if recipe.equalizes:
         feeds = record_feeds(models, task, samples, count, _SAMPLES, _BYTES)
         equalized = {name: equalize(model, feeds[name]) for name, model in models.items()}
-    tensors = {name: integer_placement(model, recipe).tensors for name, model in models.items()}
     recorded = (_SAMPLES, _BYTES) if recipe.weight_rounding == "nearest" else (count, _ROUNDING_BYTES)
-    seen: Observations
-    if not count:
-        seen, feeds = {}, {name: [] for name in models}
-    elif observations is None or not any(tensors.values()):
-        seen, feeds = observe(models, tensors, task, samples, count, *recorded)
-    else:
-        key = _observations_key(models, tensors, source.result())
-        file = observations / f"{reference.name}-{key[:16]}.npz"
-        known = load_observations(file, key)
-        seen, feeds = observe(models, tensors, task, samples, count, *recorded, known)
-        if known is None:
-            save_observations(file, seen, key)
+    seen: Observations = {}
+    feeds = {name: [] for name in models}
+    if count:
+        observer = _open(models, recipe) if opening is None else opening.result()
+        if observations is None or not any(observer.tensors.values()):
+            seen, feeds = observer.observe(task, samples, count, *recorded)
+        else:
+            key = _observations_key(models, observer.tensors, source.result())
+            file = observations / f"{reference.name}-{key[:16]}.npz"
+            known = load_observations(file, key)
+            seen, feeds = observer.observe(task, samples, count, *recorded, known)
+            if known is None:
+                save_observations(file, seen, key)
+        del observer, opening  # with their sessions
     shrink_shared_arena()
     return_memory()
     calibration_seconds = time.perf_counter() - calibrating
@@ -151,6 +162,18 @@ def convert(
     graphs = {name: ir.to_proto(model).SerializeToString(deterministic=True) for name, model in written.items()}
     manifest = write_variant(folder, source.result(), plan.to_json(), graphs, _weight_elements(plan, models))
     return account(folder, manifest, time.perf_counter() - started, calibration_seconds, kept=False)
+
+
+def _load(reference: Reference, recipe: Recipe) -> tuple[dict[str, ir.Model], dict[str, tuple[str, ...]]]:
+    """The reference's graphs, checked and ready to be observed, and what became part of a table in each."""
+    models = load_graphs(reference)
+    check_rules(models, recipe)
+    return models, {name: fold_tables(model) if recipe.tables else () for name, model in models.items()}
+
+
+def _open(models: Mapping[str, ir.Model], recipe: Recipe) -> Observer:
+    """The graphs, opened to watch what the recipe makes integers of."""
+    return Observer(models, {name: integer_placement(model, recipe).tensors for name, model in models.items()})
 
 
 def _decisions(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +13,7 @@ import onnx_ir as ir
 import pytest
 from onnx_models import graph, normal, run
 
-from quantbench.calibration import Histogram, observe, record_feeds
+from quantbench.calibration import Histogram, Observer, record_feeds
 from quantbench.datasets.base import LazySamples
 from quantbench.errors import InputError
 
@@ -47,7 +49,7 @@ def models() -> dict[str, ir.Model]:
 
 
 def test_inner_tensors_inputs_and_outputs_of_several_graphs():
-    seen, _ = observe(models(), {"encoder": ["x", "c", "r"], "decoder": ["s", "t"]}, TwoGraphs(), SAMPLES, 19)
+    seen, _ = Observer(models(), {"encoder": ["x", "c", "r"], "decoder": ["s", "t"]}).observe(TwoGraphs(), SAMPLES, 19)
     x = IMAGES[:19]
     (r,) = run(encoder(), {"x": x})
     exposed = encoder()
@@ -73,25 +75,39 @@ def test_the_task_sees_only_the_outputs_of_its_graphs():
             assert [spec.name for spec in executor.outputs("encoder")] == ["r"]
             assert len(executor.run(feeds, "encoder")) == 1
 
-    observe(models(), {"encoder": ["c"]}, Strict(), SAMPLES, 3)
+    Observer(models(), {"encoder": ["c"]}).observe(Strict(), SAMPLES, 3)
 
 
 def test_models_stay_as_they_are():
     given = models()
     before = {name: ir.to_proto(model).SerializeToString() for name, model in given.items()}
-    observe(given, {"encoder": ["c"], "decoder": ["t"]}, TwoGraphs(), SAMPLES, 2)
+    Observer(given, {"encoder": ["c"], "decoder": ["t"]}).observe(TwoGraphs(), SAMPLES, 2)
     assert {name: ir.to_proto(model).SerializeToString() for name, model in given.items()} == before
+
+
+def test_an_observer_starts_anew_each_time_and_goes_with_its_sessions():
+    observer = Observer(models(), {"encoder": ["c"]})
+    first, _ = observer.observe(TwoGraphs(), SAMPLES, 5)
+    second, _ = observer.observe(TwoGraphs(), SAMPLES, 5)
+    np.testing.assert_array_equal(second["encoder"]["c"].counts, first["encoder"]["c"].counts)
+    last = weakref.ref(observer)
+    gc.disable()  # waiting for the collector would keep the sessions' memory beside what comes next
+    try:
+        del observer
+        assert last() is None
+    finally:
+        gc.enable()
 
 
 def test_more_samples_than_there_are():
     with pytest.raises(InputError, match="calibration asks for 22 samples, but there are only 21"):
-        observe(models(), {"encoder": ["c"]}, TwoGraphs(), SAMPLES, 22)
+        Observer(models(), {"encoder": ["c"]}).observe(TwoGraphs(), SAMPLES, 22)
 
 
 def test_a_tensor_that_becomes_infinite_is_named():
     huge = LazySamples(SAMPLES.ids, lambda index: IMAGES[index] * np.float32(3e38), lambda index: 0)
     with pytest.raises(InputError, match="tensor c becomes NaN or infinite"), np.errstate(over="ignore"):
-        observe(models(), {"encoder": ["c"]}, TwoGraphs(), huge, 4)
+        Observer(models(), {"encoder": ["c"]}).observe(TwoGraphs(), huge, 4)
 
 
 def test_recorded_feeds_are_every_call_in_order():
@@ -104,7 +120,7 @@ def test_recorded_feeds_are_every_call_in_order():
 
 
 def test_what_is_recorded_on_the_way_is_spread_over_the_samples_and_counted_once():
-    seen, feeds = observe(models(), {"encoder": ["x"]}, TwoGraphs(), SAMPLES, 20, 4)
+    seen, feeds = Observer(models(), {"encoder": ["x"]}).observe(TwoGraphs(), SAMPLES, 20, 4)
     np.testing.assert_array_equal(np.concatenate([feed["x"] for feed in feeds["encoder"]]), IMAGES[[0, 5, 10, 15]])
     histogram = Histogram("x")
     histogram.add(IMAGES[:20])

@@ -14,6 +14,10 @@ __all__ = ["entropy"]
 Array = NDArray[Any]
 
 _FINE = 2048
+_MISSING = 50.0
+"""Nats for each value of the tail that ends in a bin which the quantized distribution leaves empty."""
+_EQUAL = 1e-9
+"""Nats by which divergences may differ and still count as equal."""
 
 
 def entropy(observation: Observation, levels: int) -> tuple[float, float]:
@@ -32,9 +36,10 @@ def entropy(observation: Observation, levels: int) -> tuple[float, float]:
     if groups >= _FINE:
         return observation.minimum, observation.maximum
     fine = _even_bins(observation, largest)
-    candidates = range(_FINE, groups - 1, -max(1, (_FINE - groups) // 240))  # of equals the first, the widest, is best
-    divergences = [_divergence(fine, bound, groups) for bound in candidates]
-    threshold = largest * candidates[int(np.argmin(divergences))] / _FINE
+    candidates = np.arange(_FINE, groups - 1, -max(1, (_FINE - groups) // 240))
+    divergences = _divergences(fine, candidates, groups)
+    best = np.argmax(divergences <= divergences.min() + _EQUAL)  # of equals the first, the widest
+    threshold = largest * int(candidates[best]) / _FINE
     return max(min(observation.minimum, 0.0), -threshold), min(max(observation.maximum, 0.0), threshold)
 
 
@@ -66,18 +71,25 @@ def _ramp(starts: Array, slopes: Array, points: Array) -> Array:
     return np.asarray(slope_sum[index] * points - offset_sum[index])
 
 
-def _divergence(fine: Array, bound: int, groups: int) -> float:
-    observed = fine[:bound].copy()
-    kept = observed.copy()
-    observed[-1] += fine[bound:].sum()
-    group = np.arange(bound) * groups // bound
-    filled = kept > 0
-    sums = np.bincount(group, kept, groups)
-    members = np.bincount(group, filled, groups)
-    spread = np.where(filled, sums[group] / np.maximum(members[group], 1), 0.0)
-    if spread.sum() == 0:
-        return np.inf
-    p, q = observed / observed.sum(), spread / spread.sum()
-    both = (p > 0) & (q > 0)
-    missing = p[(p > 0) & (q == 0)].sum()  # only the last bin can be filled by the tail alone
-    return float((p[both] * np.log(p[both] / q[both])).sum() + missing * 50.0)
+def _divergences(fine: Array, bounds: Array, groups: int) -> Array:
+    """What is lost, in nats, by keeping the first `bound` bins in so many groups, for each of the bounds.
+
+    With n values of which the bins below the bound hold kᵢ and the rest t, group g of mᵍ filled bins sᵍ, and S = Σ kᵢ,
+    the observed share of a bin is kᵢ/n, of the last one (kₗ + t)/n, and the quantized one sᵍ/(mᵍ·S). Sums over bins and
+    groups come from running sums, so that a bound costs as much as it has groups.
+    """
+    count, filled, entropy = (np.append(0.0, np.cumsum(each)) for each in (fine, fine > 0, _x_log_x(fine)))
+    edges = -(-np.arange(groups + 1) * bounds[:, np.newaxis] // groups)  # bin i is in group i·groups // bound
+    sums, members = np.diff(count[edges]), np.diff(filled[edges])
+    kept, last, total = count[bounds], fine[bounds - 1], count[-1]
+    tail = np.maximum(total - kept, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        quantized = np.log(sums / (members * kept[:, np.newaxis]))
+        below = entropy[bounds] - kept * np.log(total) - np.where(sums > 0, sums * quantized, 0.0).sum(axis=1)
+        on_last = _x_log_x(last + tail) - _x_log_x(last) - tail * (np.log(total) + quantized[:, -1])
+        lost = below + np.where(last > 0, on_last, tail * _MISSING)
+        return np.where(kept > 0, lost / total, np.inf)
+
+
+def _x_log_x(x: Array) -> Array:
+    return np.where(x > 0, x * np.log(np.where(x > 0, x, 1.0)), 0.0)
