@@ -10,7 +10,6 @@ import onnx_ir as ir
 from quantbench.quantization.decision import Decision
 from quantbench.quantization.placement import weight_uses
 from quantbench.quantization.plan import GraphPlan
-from quantbench.support import progress
 
 __all__ = ["harmful_nodes"]
 
@@ -26,6 +25,7 @@ def harmful_nodes(
     decide: Callable[[Collection[str]], Decision],
     error_of: Callable[[Decision], float],
     answers_stay: Callable[[Decision], bool],
+    prefix_errors: Callable[[Decision, Sequence[str]], Sequence[float]],
 ) -> tuple[list[str], Decision]:
     """Find the integer operations whose activations harm the outputs most.
 
@@ -41,6 +41,8 @@ def harmful_nodes(
         decide: decides the graph with these nodes in float.
         error_of: the error of the outputs, once decided.
         answers_stay: whether few enough of the task's answers change, once decided.
+        prefix_errors: the errors when no tensor of a decided graph carries codes, and when those up to each of the
+            nodes named do.
 
     Returns:
         (names of the nodes to keep in float, the graph as decided with them).
@@ -50,10 +52,7 @@ def harmful_nodes(
     groups = _groups(model, decided.plan)
     if error <= limit or not groups:
         return [], decided
-    errors = []  # the first: what rounding the weights alone costs
-    for count in progress(range(len(groups)), len(groups), "finding harmful layers"):
-        kept = [name for group in groups[count:] for name in group]
-        errors.append(error_of(decide(kept)))
+    errors = prefix_errors(decided, [group[0] for group in groups[1:]])
     caused = np.maximum(np.diff([*errors, error]), 0.0)
     least = _WORTHWHILE * max(error, caused.sum())
     worst = [index for index in np.argsort(caused, kind="stable")[::-1] if caused[index] >= least]

@@ -13,7 +13,7 @@ from quantbench.graphs.batches import run_batches
 from quantbench.graphs.exact import stays_exact
 from quantbench.graphs.widen import widen_weights
 
-__all__ = ["OutputError", "comparable"]
+__all__ = ["OutputError", "comparable", "put_out"]
 
 Array = NDArray[Any]
 
@@ -33,12 +33,12 @@ class OutputError:
     def __init__(self, model: ir.Model, feeds: Sequence[Mapping[str, Array]]) -> None:
         self.feeds = feeds
         self.names = comparable(model)
-        self._exact = self._outputs(model)
+        self._exact = self._outputs(model.clone())
 
     def of(self, model: ir.Model) -> float:
         """Squared error of a graph's outputs over the exact outputs' variance; the worst float32 output counts.
 
-        Narrow weights of the graph are widened.
+        The graph is used up: its narrow weights are widened, and it puts out what is compared.
         """
         widen_weights(model)
         return self.of_outputs(self._outputs(model))
@@ -54,12 +54,16 @@ class OutputError:
         return max(errors, default=0.0)
 
     def _outputs(self, model: ir.Model) -> list[list[Array]]:
-        """For each output of the graph its values, one array a batch."""
-        exposed = model.clone()
-        values = {output.name: output for node in exposed.graph for output in node.outputs}
-        values |= {value.name: value for value in exposed.graph.inputs}
-        exposed.graph.outputs[:] = [values.get(f"{name}_dequantized", values[name]) for name in self.names]
-        return [list(column) for column in zip(*run_batches(exposed, self.feeds), strict=True)]
+        """For each tensor that is compared its values, one array a batch; the graph puts out these from now on."""
+        put_out(model, self.names)
+        return [list(column) for column in zip(*run_batches(model, self.feeds), strict=True)]
+
+
+def put_out(model: ir.Model, names: Sequence[str]) -> None:
+    """Let a graph, which may carry codes, put out nothing but these tensors of the prepared graph it was made from."""
+    values = {output.name: output for node in model.graph for output in node.outputs}
+    values |= {value.name: value for value in model.graph.inputs}
+    model.graph.outputs[:] = [values.get(f"{name}_dequantized") or values[name] for name in names]
 
 
 def comparable(model: ir.Model) -> list[str]:

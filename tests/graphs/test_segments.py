@@ -1,0 +1,69 @@
+"""Running a graph on from any of its pieces: the outputs are those of the whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx_models import graph, normal, run
+
+from quantbench.graphs.segments import Segments
+
+
+def branching() -> onnx.ModelProto:
+    """The input, `a` and `c` are read again late; `i` is no float; `y1` is there early."""
+    text = """g (float[n,3,6,6] x) => (float[n,4,6,6] y1, float[n,4,6,6] y2) {
+        a = Conv<pads=[1,1,1,1]>(x, w1)  y1 = Relu(a)  i = Shape(x)
+        b = Conv<pads=[1,1,1,1]>(y1, w2)  c = Tanh(b)
+        d = Conv<pads=[1,1,1,1]>(c, w2)  e = Add(d, a)  f = Add(e, c)
+        m = ReduceMean<keepdims=1>(x)  h = Mul(f, m)  k = Cast<to=1>(i)  l = ReduceMax<keepdims=0>(k)  y2 = Mul(h, l)
+    }"""
+    return graph(text, w1=normal(4, 3, 3, 3, seed=1), w2=normal(4, 4, 3, 3, seed=2))
+
+
+def named() -> ir.Model:
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(branching()))
+    for node in model.graph:
+        node.name = node.outputs[0].name
+    return model
+
+
+@pytest.mark.parametrize("firsts", [[], ["b"], ["a", "b", "d", "h"], ["y2"]])
+def test_from_every_piece_to_the_end(firsts: list[str]):
+    x = normal(2, 3, 6, 6)
+    names = ["x", *(node.name for node in named().graph)]
+    everything = branching()
+    del everything.graph.output[:]
+    everything.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names[1:])
+    tensors = {"x": x, **dict(zip(names[1:], run(everything, {"x": x}), strict=True))}
+    segments = Segments(named(), firsts, ["y1", "y2"])
+    assert len(segments.taken) == len(firsts) + 1
+    for first, taken in enumerate(segments.taken):
+        got = segments.run({name: tensors[name] for name in taken}, first)
+        for name, values in zip(("y1", "y2"), got, strict=True):
+            np.testing.assert_allclose(values, tensors[name], rtol=1e-5, atol=1e-5)
+
+
+def test_a_piece_takes_what_it_and_those_after_it_need():
+    assert Segments(named(), ["b", "d", "h"], ["y1", "y2"]).taken == [
+        ("x",),
+        ("a", "i", "x", "y1"),
+        ("a", "c", "i", "x", "y1"),
+        ("f", "i", "m", "y1"),
+    ]
+
+
+def test_changed_tensors_go_on_from_where_they_are_put_in():
+    x = normal(2, 3, 6, 6)
+    segments = Segments(named(), ["d"], ["y2"])
+    changed = {"a": normal(2, 4, 6, 6, seed=5), "c": normal(2, 4, 6, 6, seed=6), "x": x, "i": np.array([2, 3, 6, 6])}
+    (got,) = segments.run({name: changed[name] for name in segments.taken[1]}, 1)
+    (d,) = run(
+        graph(
+            "g (float[n,4,6,6] c) => (float[n,4,6,6] d) { d = Conv<pads=[1,1,1,1]>(c, w) }",
+            w=normal(4, 4, 3, 3, seed=2),
+        ),
+        {"c": changed["c"]},
+    )
+    np.testing.assert_allclose(got, (d + changed["a"] + changed["c"]) * x.mean() * 6, rtol=1e-4, atol=1e-5)
