@@ -110,7 +110,7 @@ def ours(models: dict[str, ir.Model], task: Task, samples: Samples, calibrator: 
     tensors = {name: integer_placement(model, Recipe("int8")).tensors for name, model in models.items()}
 
     def calibrate() -> None:
-        seen, _ = Observer(models, tensors).observe(task, samples, len(samples))
+        seen, *_ = Observer(models, tensors).observe(task, samples, len(samples))
         for observations in seen.values():
             for observation in observations.values():
                 get_calibrator(calibrator)(observation, LEVELS)

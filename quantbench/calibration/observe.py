@@ -67,7 +67,7 @@ class Observer:
         recorded: int = 0,
         recorded_bytes: int = 64 << 20,
         known: Observations | None = None,
-    ) -> tuple[Observations, Feeds]:
+    ) -> tuple[Observations, Feeds, list[Any]]:
         """Count the values of the tensors over the first `count` samples.
 
         One pass over the samples, in memory that does not grow with their number. On the way, what the task feeds its
@@ -79,7 +79,8 @@ class Observer:
             known: what an earlier call has seen of the same; then the graphs run for `recorded` samples alone.
 
         Returns:
-            (what was seen of each tensor; for each graph, what it was fed, one mapping a call).
+            (what was seen of each tensor; for each graph, what it was fed, one mapping a call; the task's answers to
+            the samples in their order, none where they did not all run).
 
         Raises:
             InputError: there are fewer than `count` samples, or a tensor becomes NaN or infinite.
@@ -96,24 +97,27 @@ class Observer:
         batches = [(part, True) for part in _batches(kept, fitting_batch(samples, few, _RECORDED_BATCH_BYTES))]
         batches += [(part, False) for part in _batches(others, fitting_batch(samples, _BATCH))]
 
-        def run(batch: tuple[Sequence[int], bool]) -> Feeds:
+        def run(batch: tuple[Sequence[int], bool]) -> tuple[Feeds, list[Any]]:
             indices, keep = batch
             recording = _RecordingExecutor(self._executor, self.tensors) if keep else None
             runner = recording or self._executor
-            task.infer(runner, task.feeds(runner, [samples.input(index) for index in indices]))
-            return recording.feeds if recording else {}
+            result = task.infer(runner, task.feeds(runner, [samples.input(index) for index in indices]))
+            return recording.feeds if recording else {}, task.predictions(result)
 
         feeds: Feeds = {name: [] for name in self.tensors}
+        answers: dict[int, Any] = {}
         with ThreadPoolExecutor(self._workers) as pool:
-            for found in progress(pool.map(run, batches), len(batches), "calibrating"):
-                for name, calls in found.items():
+            found = progress(pool.map(run, batches), len(batches), "calibrating")
+            for (indices, _), (fed, predictions) in zip(batches, found, strict=True):
+                answers.update(zip(indices, predictions, strict=True))
+                for name, calls in fed.items():
                     feeds[name] += calls
         if known is not None:
-            return known, feeds
+            return known, feeds, []
         seen: Observations = {graph: {} for graph in self.tensors}
         for (graph, name), histogram in self._histograms.items():
             seen[graph][name] = histogram.observation()
-        return seen, feeds
+        return seen, feeds, [answers[index] for index in range(count)] if len(answers) == count else []
 
 
 def record_feeds(

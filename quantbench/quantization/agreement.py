@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
@@ -21,29 +21,34 @@ _BATCH = 8
 
 
 class Agreement:
-    """Compares answers with those of the exact graphs, which are asked once, when they are needed.
+    """Compares answers with those of the exact graphs, which are asked once, when they are needed and not known.
 
     Args:
         models: the exact graphs.
         task: what is done with them.
         samples: calibration samples.
         count: the first so many of them are asked.
+        known: the answers of the exact graphs to these samples, or none.
     """
 
-    def __init__(self, models: Mapping[str, ir.Model], task: Task, samples: Samples, count: int) -> None:
+    def __init__(
+        self, models: Mapping[str, ir.Model], task: Task, samples: Samples, count: int, known: Sequence[Any] = ()
+    ) -> None:
         self._models = models
         self._task = task
         self._samples = samples
         self._count = count
+        self._known = known
 
     @cached_property
-    def _exact(self) -> list[Any]:
-        return self._answers(self._models, self._count)
+    def _exact(self) -> Sequence[Any]:
+        return self._known or self._answers(self._models, self._count)
 
     @cached_property
     def discrete(self) -> bool:
         """Whether answers are the same or not: classes and texts are, boxes are not. One answer tells."""
-        return all(isinstance(answer, (int, str, tuple)) for answer in self._answers(self._models, min(self._count, 1)))
+        few = self._known[:1] or self._answers(self._models, min(self._count, 1))
+        return all(isinstance(answer, (int, str, tuple)) for answer in few)
 
     def changed(self, models: Mapping[str, ir.Model]) -> float:
         """The share of the samples whose answer is another one with these graphs, whose narrow weights are widened."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import wait
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from quantbench.calibration import (
     save_observations,
 )
 from quantbench.datasets import Dataset, open_dataset
+from quantbench.datasets.hashing import HashedSamples
 from quantbench.datasets.keeping import keep_samples
 from quantbench.errors import InputError
 from quantbench.graphs.arena import shrink_shared_arena
@@ -38,7 +38,6 @@ from quantbench.quantization.decision import Decision
 from quantbench.quantization.manifest import (
     Conversion,
     account,
-    inputs_sha256,
     provenance,
     up_to_date_manifest,
     write_variant,
@@ -110,16 +109,12 @@ def convert(
     load = partial(_load, reference, recipe)
     loading = begun(load) if anew else None  # while samples are prepared
     opening = begun(lambda: _open(loading.result()[0], recipe)) if loading and count and not recipe.equalizes else None
-    samples = keep_samples(dataset.calibration, count, "reading calibration samples", _INPUT_BYTES)
+    samples = HashedSamples(keep_samples(dataset.calibration, count, "reading calibration samples", _INPUT_BYTES))
 
-    def described() -> dict[str, Any]:
-        inputs = inputs_sha256(samples, count)
-        if loading is not None:
-            wait([loading])  # the model's files are fetched by one of the two
-        return _source(reference, recipe, dataset, count, inputs)
+    def source() -> dict[str, Any]:
+        return _source(reference, recipe, dataset, count, samples.inputs_sha256(count))
 
-    source = begun(described)
-    kept = None if anew else up_to_date_manifest(folder, source.result())
+    kept = None if anew else up_to_date_manifest(folder, source())
     if kept is not None:
         return account(folder, kept, time.perf_counter() - started, 0.0, kept=True)
     models, folded = load() if loading is None else loading.result()
@@ -132,23 +127,26 @@ def convert(
         equalized = {name: equalize(model, feeds[name]) for name, model in models.items()}
     recorded = (_SAMPLES, _BYTES) if recipe.weight_rounding == "nearest" else (count, _ROUNDING_BYTES)
     seen: Observations = {}
+    answers: list[Any] = []
     feeds = {name: [] for name in models}
     if count:
         observer = _open(models, recipe) if opening is None else opening.result()
         if observations is None or not any(observer.tensors.values()):
-            seen, feeds = observer.observe(task, samples, count, *recorded)
+            seen, feeds, answers = observer.observe(task, samples, count, *recorded)
         else:
-            key = _observations_key(models, observer.tensors, source.result())
+            key = _observations_key(models, observer.tensors, source())
             file = observations / f"{reference.name}-{key[:16]}.npz"
             known = load_observations(file, key)
-            seen, feeds = observer.observe(task, samples, count, *recorded, known)
+            seen, feeds, answers = observer.observe(task, samples, count, *recorded, known)
             if known is None:
                 save_observations(file, seen, key)
         del observer, opening  # with their sessions
     shrink_shared_arena()
     return_memory()
     calibration_seconds = time.perf_counter() - calibrating
-    decisions = _decisions(reference, recipe, models, seen, feeds, Agreement(models, task, samples, count))
+    described = begun(source)
+    agreement = Agreement(models, task, samples, count, answers)
+    decisions = _decisions(reference, recipe, models, seen, feeds, agreement)
     plan = Plan(
         reference.name,
         recipe.document(),
@@ -160,7 +158,7 @@ def convert(
     )
     written = {name: decision.written(models[name]) for name, decision in decisions.items()}
     graphs = {name: ir.to_proto(model).SerializeToString(deterministic=True) for name, model in written.items()}
-    manifest = write_variant(folder, source.result(), plan.to_json(), graphs, _weight_elements(plan, models))
+    manifest = write_variant(folder, described.result(), plan.to_json(), graphs, _weight_elements(plan, models))
     return account(folder, manifest, time.perf_counter() - started, calibration_seconds, kept=False)
 
 

@@ -10,10 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from quantbench.datasets import Dataset
-from quantbench.datasets.base import Samples
 from quantbench.quantization.variant import MANIFEST, PLAN, damaged_file, read_manifest
 from quantbench.references import Reference, fetch
 from quantbench.support import atomic_folder, sha256_file, sha256_lines, to_json
@@ -22,7 +19,6 @@ __all__ = [
     "Calibration",
     "Conversion",
     "account",
-    "inputs_sha256",
     "provenance",
     "up_to_date_manifest",
     "write_variant",
@@ -89,7 +85,7 @@ def provenance(
 
     Args:
         count: how many calibration samples the conversion looks at.
-        inputs: their `inputs_sha256`.
+        inputs: the sha256 of their prepared inputs.
         tools: distributions besides our own whose versions count.
     """
     file = fetch(reference)
@@ -110,14 +106,6 @@ def provenance(
         "seed": seed,
         "tools": {name: version(name) for name in (*_TOOLS, *(tool for tool in tools if tool not in _TOOLS))},
     }
-
-
-def inputs_sha256(samples: Samples, count: int) -> str:
-    """sha256 of the first prepared inputs, so that changed data under the same names counts as changed."""
-    digest = hashlib.sha256()
-    for index in range(count):
-        digest.update(np.ascontiguousarray(samples.input(index)).data)
-    return digest.hexdigest()
 
 
 def up_to_date_manifest(folder: Path, source: Mapping[str, Any]) -> dict[str, Any] | None:

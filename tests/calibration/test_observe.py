@@ -40,7 +40,10 @@ class TwoGraphs:
     def infer(self, executor: Any, feeds: Any) -> Any:
         (state,) = executor.run(feeds, "encoder")
         executor.run({"s": state}, "decoder")
-        return executor.run({"s": -state}, "decoder")
+        return executor.run({"s": -state}, "decoder")[0]
+
+    def predictions(self, result: Any) -> list[float]:
+        return [float(each.sum()) for each in result]
 
 
 def models() -> dict[str, ir.Model]:
@@ -49,7 +52,7 @@ def models() -> dict[str, ir.Model]:
 
 
 def test_inner_tensors_inputs_and_outputs_of_several_graphs():
-    seen, _ = Observer(models(), {"encoder": ["x", "c", "r"], "decoder": ["s", "t"]}).observe(TwoGraphs(), SAMPLES, 19)
+    seen, *_ = Observer(models(), {"encoder": ["x", "c", "r"], "decoder": ["s", "t"]}).observe(TwoGraphs(), SAMPLES, 19)
     x = IMAGES[:19]
     (r,) = run(encoder(), {"x": x})
     exposed = encoder()
@@ -74,6 +77,7 @@ def test_the_task_sees_only_the_outputs_of_its_graphs():
         def infer(self, executor: Any, feeds: Any) -> Any:
             assert [spec.name for spec in executor.outputs("encoder")] == ["r"]
             assert len(executor.run(feeds, "encoder")) == 1
+            return super().infer(executor, feeds)
 
     Observer(models(), {"encoder": ["c"]}).observe(Strict(), SAMPLES, 3)
 
@@ -87,8 +91,8 @@ def test_models_stay_as_they_are():
 
 def test_an_observer_starts_anew_each_time_and_goes_with_its_sessions():
     observer = Observer(models(), {"encoder": ["c"]})
-    first, _ = observer.observe(TwoGraphs(), SAMPLES, 5)
-    second, _ = observer.observe(TwoGraphs(), SAMPLES, 5)
+    first, *_ = observer.observe(TwoGraphs(), SAMPLES, 5)
+    second, *_ = observer.observe(TwoGraphs(), SAMPLES, 5)
     np.testing.assert_array_equal(second["encoder"]["c"].counts, first["encoder"]["c"].counts)
     last = weakref.ref(observer)
     gc.disable()  # waiting for the collector would keep the sessions' memory beside what comes next
@@ -120,11 +124,20 @@ def test_recorded_feeds_are_every_call_in_order():
 
 
 def test_what_is_recorded_on_the_way_is_spread_over_the_samples_and_counted_once():
-    seen, feeds = Observer(models(), {"encoder": ["x"]}).observe(TwoGraphs(), SAMPLES, 20, 4)
+    seen, feeds, _ = Observer(models(), {"encoder": ["x"]}).observe(TwoGraphs(), SAMPLES, 20, 4)
     np.testing.assert_array_equal(np.concatenate([feed["x"] for feed in feeds["encoder"]]), IMAGES[[0, 5, 10, 15]])
     histogram = Histogram("x")
     histogram.add(IMAGES[:20])
     np.testing.assert_array_equal(seen["encoder"]["x"].counts, histogram.observation().counts)
+
+
+def test_the_answers_to_all_samples_come_in_their_order_whatever_was_recorded():
+    task, observer = TwoGraphs(), Observer(models(), {"encoder": ["c"]})
+    *_, answers = observer.observe(task, SAMPLES, 20, 4)
+    (states,) = run(encoder(), {"x": IMAGES[:20]})
+    (wanted,) = run(decoder(), {"s": -states})
+    np.testing.assert_allclose(answers, task.predictions(wanted), rtol=1e-4)
+    assert observer.observe(task, SAMPLES, 20, 4, known={})[2] == []
 
 
 def test_large_inputs_are_recorded_as_far_as_they_fit():

@@ -27,7 +27,7 @@ def test_the_same_as_keeping_all_later_nodes_in_float(granularity: str, tmp_path
     recipe = Recipe("int8", placement="everywhere", granularity=granularity)
     model = load_graphs(reference)["model"]
     observer = Observer({"model": model}, {"model": integer_placement(model, recipe).tensors})
-    seen, feeds = observer.observe(make_task(reference, dataset), dataset.calibration, SAMPLES, SAMPLES)
+    seen, feeds, _ = observer.observe(make_task(reference, dataset), dataset.calibration, SAMPLES, SAMPLES)
     judge = OutputError(model, feeds["model"])
 
     def decided(kept: list[str]) -> Decision:

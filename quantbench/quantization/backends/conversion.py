@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 
 from quantbench.datasets import Dataset, open_dataset
+from quantbench.datasets.hashing import HashedSamples
 from quantbench.errors import InputError, QuantbenchError
 from quantbench.graphs import SessionExecutor
 from quantbench.numerics import get_format
@@ -22,7 +23,6 @@ from quantbench.quantization.backends.readying import readied
 from quantbench.quantization.manifest import (
     Conversion,
     account,
-    inputs_sha256,
     provenance,
     up_to_date_manifest,
     write_variant,
@@ -66,7 +66,7 @@ def convert_with(
         reference,
         dataset,
         count,
-        inputs_sha256(dataset.calibration, count),
+        HashedSamples(dataset.calibration).inputs_sha256(count),
         dtype=name,
         backend=backend.name,
         recipe=recipe.document(),
