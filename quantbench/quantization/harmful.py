@@ -58,6 +58,9 @@ def harmful_nodes(
     worst = [index for index in np.argsort(caused, kind="stable")[::-1] if caused[index] >= least]
     if not worst:
         return [], decided
+    if errors[0] > limit:  # no number of them is enough
+        kept = [name for index in worst for name in groups[index]]
+        return kept, decide(kept)
     return _fewest(
         [groups[index] for index in worst],
         decide,

@@ -67,6 +67,13 @@ def test_the_worst_layers_until_the_error_is_low_enough(harm: dict[str, float], 
     assert bench.decided <= 1 + 7, "each takes a run of the graph"
 
 
+def test_all_that_are_worth_it_at_once_where_the_weights_alone_cost_too_much():
+    bench = Bench({"c3": 0.5, "c7": 0.3, "c9": 0.2}, weights=0.2)
+    found, _ = bench.search(0.1)
+    assert found == ["c3", "c7", "c9"]
+    assert bench.decided == 2
+
+
 def test_answers_have_to_stay_too():
     bench = Bench({"c3": 0.5, "c7": 0.3})
     found, _ = bench.search(0.4, lambda decision: "c7" not in decision.plan.integer_nodes)
