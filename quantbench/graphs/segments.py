@@ -44,7 +44,8 @@ class Segments:
             wanted = set(outputs).union(*read[index:])
             self.taken.append(tuple(sorted(wanted & there)))
             there |= names
-        types = {value.name: value for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output)}
+        typed = (*proto.graph.value_info, *proto.graph.input, *proto.graph.output)
+        types = {value.name: _without_shape(value.type) for value in typed}
         self._pieces = []
         for index, piece in enumerate(pieces):
             takes = [name for name in self.taken[index] if name in read[index]]
@@ -76,16 +77,21 @@ def _opened(
     nodes: Sequence[onnx.NodeProto],
     takes: Sequence[str],
     gives: Sequence[str],
-    types: dict[str, onnx.ValueInfoProto],
+    types: dict[str, onnx.TypeProto],
     read: Collection[str],
 ) -> ort.InferenceSession | None:
-    """A session over these nodes; None where nothing is wanted of them. What `types` does not know of it, it learns."""
+    """A session over these nodes; None where nothing is wanted of them.
+
+    Args:
+        types: by name, without shapes: what a file says of the shape of a tensor within may be wrong, and an input is
+            refused for it. What is unknown of `gives` is put in.
+    """
     if not gives:
         return None
     graph = onnx.helper.make_graph(
         list(nodes),
         "piece",
-        [types[name] for name in takes],
+        [onnx.helper.make_value_info(name, types[name]) for name in takes],
         [onnx.ValueInfoProto(name=name) for name in gives],
         [tensor for tensor in model.graph.initializer if tensor.name in read],
     )
@@ -97,5 +103,11 @@ def _opened(
     session = ort.InferenceSession(piece.SerializeToString(), options, providers=["CPUExecutionProvider"])
     for argument in session.get_outputs():
         if argument.name not in types:
-            types[argument.name] = onnx.helper.make_tensor_value_info(argument.name, element_type(argument), None)
+            types[argument.name] = onnx.helper.make_tensor_type_proto(element_type(argument), None)
     return session
+
+
+def _without_shape(kind: onnx.TypeProto) -> onnx.TypeProto:
+    if not kind.HasField("tensor_type"):
+        return kind
+    return onnx.helper.make_tensor_type_proto(kind.tensor_type.elem_type, None)

@@ -45,6 +45,16 @@ def test_from_every_piece_to_the_end(firsts: list[str]):
             np.testing.assert_allclose(values, tensors[name], rtol=1e-5, atol=1e-5)
 
 
+def test_a_wrong_shape_within_does_not_matter():
+    model, x = named(), normal(2, 3, 6, 6)
+    wanted = Segments(model, ["d"], ["y1", "y2"]).run({"x": x}, 0)
+    for node in model.graph:
+        if node.name in ("a", "c"):
+            node.outputs[0].shape = ir.Shape([1, 4, 6, 6])
+    for got, values in zip(Segments(model, ["d"], ["y1", "y2"]).run({"x": x}, 0), wanted, strict=True):
+        np.testing.assert_array_equal(got, values)
+
+
 def test_a_piece_takes_what_it_and_those_after_it_need():
     assert Segments(named(), ["b", "d", "h"], ["y1", "y2"]).taken == [
         ("x",),
