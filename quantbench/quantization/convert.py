@@ -105,7 +105,7 @@ def convert(
     folder = variant_folder(out, reference.name, recipe.dtype)
     anew = force or not folder.exists()
     if anew and count:
-        begun(load_kernels)
+        begun(load_kernels)  # which a process does once
     load = partial(_load, reference, recipe)
     loading = begun(load) if anew else None  # while samples are prepared
     opening = begun(lambda: _open(loading.result()[0], recipe)) if loading and count and not recipe.equalizes else None
