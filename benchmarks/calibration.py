@@ -27,7 +27,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime.quantization.calibrate as peer
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
-from quantization import DEFAULT
+from quantization import DEFAULT, Reader, peak_mb
 
 from quantbench.calibration import CALIBRATORS, Observer, get_calibrator
 from quantbench.datasets import open_dataset
@@ -93,7 +93,6 @@ def measure(file: str, by: str, calibrator: str, times: int, rounds: int) -> dic
             inference_seconds.append(infer())
             seconds.append(timed(calibrate))
     ratios = [after / before for before, after in zip(inference_seconds, seconds, strict=True)]
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return {
         "reference": reference.name,
         "by": by,
@@ -102,7 +101,7 @@ def measure(file: str, by: str, calibrator: str, times: int, rounds: int) -> dic
         "inference_seconds": statistics.median(inference_seconds),
         "ratio": statistics.median(ratios[1:] or ratios),
         "first": ratios[0],
-        "peak_mb": int(status["VmHWM"].split()[0]) / 1e3,
+        "peak_mb": peak_mb(),
     }
 
 
@@ -133,16 +132,6 @@ def theirs(models: dict[str, ir.Model], samples: Samples, calibrator: str) -> Ca
             made.compute_data()
 
     return calibrate
-
-
-class Reader(peer.CalibrationDataReader):  # type: ignore[misc]
-    """The samples one by one."""
-
-    def __init__(self, samples: Samples, name: str) -> None:
-        self._feeds = ({name: samples.input(index)[None]} for index in range(len(samples)))
-
-    def get_next(self) -> dict[str, Any] | None:
-        return next(self._feeds, None)
 
 
 def inference(reference: Reference, task: Task, samples: Samples) -> Callable[[], float]:

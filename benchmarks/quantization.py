@@ -29,6 +29,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from quantbench.datasets import Dataset, open_dataset
+from quantbench.datasets.base import Samples
 from quantbench.evaluation import evaluate, judge
 from quantbench.graphs import Executor, SessionExecutor
 from quantbench.quantization import Recipe, convert
@@ -103,8 +104,13 @@ def _measured(make: Any, file: str, folder: Path) -> tuple[Path, float, float]:
     started = time.perf_counter()
     result = make(reference, folder)
     seconds = time.perf_counter() - started
+    return result, seconds, peak_mb()
+
+
+def peak_mb() -> float:
+    """The most memory that this process has held."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return result, seconds, int(status["VmHWM"].split()[0]) / 1e3
+    return int(status["VmHWM"].split()[0]) / 1e3
 
 
 def by_quantbench(reference: Reference, folder: Path, dtype: str = "int8") -> Path:
@@ -121,7 +127,7 @@ def by_onnxruntime(reference: Reference, folder: Path) -> Path:
     quantize_static(
         source,
         target,
-        _Reader(open_dataset(reference), model.graph.input[0].name),
+        Reader(open_dataset(reference).calibration, model.graph.input[0].name),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         activation_type=QuantType.QUInt8,
@@ -130,11 +136,10 @@ def by_onnxruntime(reference: Reference, folder: Path) -> Path:
     return target
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """The calibration samples one by one, as quantize_static asks for them."""
+class Reader(CalibrationDataReader):  # type: ignore[misc]
+    """The calibration samples one by one, as ONNX Runtime asks for them."""
 
-    def __init__(self, dataset: Dataset, name: str) -> None:
-        samples = dataset.calibration
+    def __init__(self, samples: Samples, name: str) -> None:
         self._feeds = ({name: samples.input(index)[None]} for index in range(len(samples)))
 
     def get_next(self) -> dict[str, Any] | None:

@@ -11,9 +11,15 @@ from numpy.typing import NDArray
 
 from quantbench.datasets.base import Samples
 
-__all__ = ["HashedSamples"]
+__all__ = ["HashedSamples", "add_array"]
 
 Array = NDArray[Any]
+
+
+def add_array(digest: hashlib._Hash, array: Array) -> None:
+    """Let a hash go on over an array's type, shape and values."""
+    digest.update(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).data)
 
 
 class HashedSamples:
@@ -36,8 +42,8 @@ class HashedSamples:
     def input(self, index: int) -> Array:
         array = self._samples.input(index)
         if index not in self._digests:
-            digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
+            digest = hashlib.sha256()
+            add_array(digest, array)
             self._digests[index] = digest.digest()
         return array
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantbench.datasets.base import Samples
+from quantbench.datasets.hashing import add_array
 from quantbench.numerics.threads import cores, in_order
 from quantbench.support import progress
 
@@ -64,8 +65,7 @@ class KeptSamples:
         """Over the ids of all samples and the inputs and truths of those in memory: the same data has the same hash."""
         digest = hashlib.sha256("".join(f"{name}\n" for name in self.ids).encode())
         for array, truth in zip(self.inputs, self.truths, strict=True):
-            digest.update(f"{array.dtype.str}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
+            add_array(digest, array)
             digest.update(_bytes(truth))
         return digest.hexdigest()
 

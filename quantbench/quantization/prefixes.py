@@ -18,7 +18,7 @@ from quantbench.numerics.threads import cores
 from quantbench.quantization.affine import dequantize
 from quantbench.quantization.decision import Decision
 from quantbench.quantization.output_error import OutputError, put_out
-from quantbench.quantization.writing import array_of, replace_array
+from quantbench.quantization.writing import add_shifts, replace_array
 from quantbench.support import progress, return_memory
 
 __all__ = ["prefix_errors"]
@@ -40,15 +40,14 @@ def prefix_errors(model: ir.Model, decided: Decision, firsts: Sequence[str], jud
     """
     rest = Segments(_in_floats(model, decided), firsts, judge.names)
     names = sorted({name for taken in rest.taken[1:] for name in taken})
-    given: Sequence[Mapping[str, Array]] = judge.feeds
-    left: Sequence[Mapping[str, Array]] = _in_integers(model, decided, names, judge.feeds)
+    tensors = _in_integers(model, decided, names, judge.feeds)
     errors = []
     with ThreadPoolExecutor(cores()) as pool:
         for first in progress(range(len(rest.taken)), len(rest.taken), "finding harmful layers"):
-            outputs = list(pool.map(partial(rest.run, first=first), given))
+            outputs = list(pool.map(partial(rest.run, first=first), tensors))
             errors.append(judge.of_outputs(list(zip(*outputs, strict=True))))
             needed = {name for taken in rest.taken[first + 1 :] for name in taken}
-            given = left = [{name: array for name, array in batch.items() if name in needed} for batch in left]
+            tensors = [{name: array for name, array in batch.items() if name in needed} for batch in tensors]
     del rest, outputs
     shrink_shared_arena()
     return_memory()
@@ -60,20 +59,18 @@ def _in_floats(model: ir.Model, decided: Decision) -> ir.Model:
     floats = model.clone()
     for name, weight in decided.weights.items():
         replace_array(floats, name, dequantize(weight))
-    for name, shift in decided.shifts.items():
-        replace_array(floats, name, (array_of(model, name) + shift).astype("float32"))
+    add_shifts(floats, decided.shifts)
     return floats
 
 
 def _in_integers(
     model: ir.Model, decided: Decision, names: Sequence[str], feeds: Sequence[Mapping[str, Array]]
 ) -> list[dict[str, Array]]:
-    """For each batch these tensors of the graph as it is written."""
+    """For each batch its inputs, and these tensors of the graph as it is written."""
     written = decided.written(model)
     widen_weights(written)
     inputs = {value.name for value in model.graph.inputs}
     computed = [name for name in names if name not in inputs]
     put_out(written, computed)
     found = run_batches(written, feeds)
-    given = [{name: batch[name] for name in names if name in inputs} for batch in feeds]
-    return [{**before, **dict(zip(computed, batch, strict=True))} for before, batch in zip(given, found, strict=True)]
+    return [{**given, **dict(zip(computed, batch, strict=True))} for given, batch in zip(feeds, found, strict=True)]

@@ -41,8 +41,7 @@ def write_graph(
     """
     written = model.clone()
     uses = weight_uses(written)
-    for name, shift in shifts.items():
-        replace_array(written, name, (array_of(written, name) + shift).astype(np.float32))
+    add_shifts(written, shifts)
     activations = activation_affines(plan)
     codes = dict(weights)
     for name, tensor in weights.items():
@@ -68,6 +67,12 @@ def write_graph(
     if accumulators:
         write_accumulators(written, accumulators)
     return written
+
+
+def add_shifts(model: ir.Model, shifts: Mapping[str, Array]) -> None:
+    """Give biases what bias correction adds to them, by initializer name."""
+    for name, shift in shifts.items():
+        replace_array(model, name, (array_of(model, name) + shift).astype(np.float32))
 
 
 def activation_affines(plan: GraphPlan) -> dict[str, Affine]:
