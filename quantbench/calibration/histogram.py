@@ -23,7 +23,10 @@ _SHIFT = 17  # keeps the sign, 8 exponent bits and 6 leading mantissa bits of a 
 BINS = 1 << (32 - _SHIFT)
 _ROWS = 4
 _PADDING = 272  # rows that are a power of two apart would look alike to the processor's store buffer
-_BLOCK = 1 << 10  # values that are counted before their extremes are looked for
+_STRETCH = 256  # values that are counted, or stood for, together
+_STANDS_FOR = 8
+_SAMPLED_FROM = 1 << 16  # values of an array from which on a part stands for the rest
+_TAIL_SAMPLE = 1 << 11
 _CAPACITY = 1 << 31  # values that 32-bit counters, and their sums, may take before they are emptied
 
 
@@ -34,7 +37,9 @@ class Observation:
     Attributes:
         minimum, maximum: the extremes, exact.
         counts: uint64, one for each of the `BINS` bins; bin k holds the values whose float32 pattern starts with
-            the 15 bits of k, so a bin is 1/64 of its values wide.
+            the 15 bits of k, so a bin is 1/64 of its values wide. Their sum is the number of values. Of arrays of
+            65,536 values and more, the rarest, some 0.15% on either side, are counted one by one, and of what lies
+            between one value may stand for eight.
     """
 
     minimum: float
@@ -57,6 +62,8 @@ class Observation:
 class Histogram:
     """Counts the values of one tensor, batch after batch, in constant memory. Safe to call from several threads.
 
+    What is counted depends on the arrays alone, not on their order or on threads.
+
     Args:
         name: the tensor, for the error message.
     """
@@ -78,10 +85,11 @@ class Histogram:
         for start in range(0, flat.size, _CAPACITY):
             part = flat[start : start + _CAPACITY]
             counters = _counters()
-            *keys, least = _count(part.view(np.int32), part.view(np.uint32), counters)
+            tails = _tails(part.view(np.int32)) if part.size >= _SAMPLED_FROM else _ALL_TAIL
+            smallest, largest = keys = _count(part.view(np.int32), part.view(np.uint32), counters, *tails)
             minimum, maximum = _of_keys(*keys)
             with self._lock:
-                _empty_into(counters, *keys, least, self._total)
+                _empty_into(counters, smallest, largest, part.size, self._total)
                 self._minimum = min(self._minimum, minimum)
                 self._maximum = max(self._maximum, maximum)
                 if not (math.isfinite(minimum) and math.isfinite(maximum)):  # a NaN is an extreme, as keys order it
@@ -115,50 +123,103 @@ def _counters() -> NDArray[np.uint32]:
 
 
 @numba.njit(nogil=True, cache=True)
-def _count(patterns: NDArray[np.int32], bits: NDArray[np.uint32], counts: NDArray[np.uint32]) -> tuple[int, int, int]:
+def _key(pattern: np.int32) -> np.int32:
+    """An int32 that orders as the value does: the pattern, with the magnitude of negative values flipped.
+
+    Every operation is wrapped in `i32` because numba would widen it to 64 bits, and loops take three times as long.
+    """
+    return i32(pattern ^ i32(i32(pattern >> i32(31)) & i32(0x7FFFFFFF)))
+
+
+_ALL_TAIL = (i32(2**31 - 1), i32(-(2**31)))
+
+
+@numba.njit(nogil=True, cache=True)
+def _tails(patterns: NDArray[np.int32]) -> tuple[np.int32, np.int32]:
+    """The keys below and above which values are rare: the inner ones of the extremes of two samples. They are spread
+    by the golden ratio, which is in step with no axis of the array."""
+    lower, upper = i32(-(2**31)), i32(2**31 - 1)
+    for first in (0, _TAIL_SAMPLE):
+        low, high = i32(2**31 - 1), i32(-(2**31))
+        for k in range(first, first + _TAIL_SAMPLE):
+            place = np.uint64(u32(u32(k) * u32(0x9E3779B1))) * np.uint64(patterns.size) >> np.uint64(32)
+            key = _key(patterns[place])
+            low, high = min(low, key), max(high, key)
+        lower, upper = max(lower, low), min(upper, high)
+    return lower, upper
+
+
+@numba.njit(nogil=True, cache=True)
+def _count(
+    patterns: NDArray[np.int32], bits: NDArray[np.uint32], counts: NDArray[np.uint32], lower: np.int32, upper: np.int32
+) -> tuple[int, int]:
     """Count bit patterns into interleaved rows.
 
-    Returns the keys of the smallest and the largest value, and the pattern of the least magnitude but 0, less one. A
-    key is an int32 that orders as the value does: the pattern, with the magnitude of negative values flipped.
+    A stretch with a value whose key is below `lower` or above `upper` is counted whole; of another, one value in
+    `_STANDS_FOR` is, from a place that changes from stretch to stretch.
 
-    Unsigned indices spare the test for negative ones. Plain loops over the part are vectorized, and every operation is
-    wrapped in `i32` or `u32` because numba would widen it to 64 bits and take three times as long.
+    Returns the keys of the smallest and the largest value.
+
+    Unsigned indices spare the test for negative ones.
     """
     row0, row1, row2, row3 = counts[0], counts[1], counts[2], counts[3]
-    smallest, largest, least = i32(2**31 - 1), i32(-(2**31)), u32(2**32 - 1)
-    for start in range(0, patterns.size, _BLOCK):  # short enough to be in the cache when it is read again
-        end = min(start + _BLOCK, patterns.size)
-        first, fours = np.uint64(start), np.uint64((end - start) // 4)
-        for four in range(fours):
-            i = first + np.uint64(four) * np.uint64(4)
+    smallest, largest = i32(2**31 - 1), i32(-(2**31))
+    for start in range(0, patterns.size, _STRETCH):
+        part = patterns[start : start + _STRETCH]
+        low, high = i32(2**31 - 1), i32(-(2**31))
+        for j in range(part.size):  # vectorized
+            key = _key(part[j])
+            low, high = min(low, key), max(high, key)
+        smallest, largest = min(smallest, low), max(largest, high)
+        i = np.uint64(start)
+        if part.size == _STRETCH and low >= lower and high <= upper:
+            i += np.uint64(u32(u32(start) * u32(0x9E3779B1)) >> u32(8)) % np.uint64(_STANDS_FOR)
+            for _ in range(_STRETCH // _STANDS_FOR // 4):
+                row0[bits[i] >> u32(_SHIFT)] += u32(_STANDS_FOR)
+                row1[bits[i + np.uint64(_STANDS_FOR)] >> u32(_SHIFT)] += u32(_STANDS_FOR)
+                row2[bits[i + np.uint64(2 * _STANDS_FOR)] >> u32(_SHIFT)] += u32(_STANDS_FOR)
+                row3[bits[i + np.uint64(3 * _STANDS_FOR)] >> u32(_SHIFT)] += u32(_STANDS_FOR)
+                i += np.uint64(4 * _STANDS_FOR)
+            continue
+        for _ in range(part.size // 4):
             row0[bits[i] >> u32(_SHIFT)] += u32(1)
             row1[bits[i + np.uint64(1)] >> u32(_SHIFT)] += u32(1)
             row2[bits[i + np.uint64(2)] >> u32(_SHIFT)] += u32(1)
             row3[bits[i + np.uint64(3)] >> u32(_SHIFT)] += u32(1)
-        for j in range(start + (end - start) // 4 * 4, end):
+            i += np.uint64(4)
+        for j in range(start + part.size // 4 * 4, start + part.size):
             row0[bits[j] >> u32(_SHIFT)] += u32(1)
-        part = patterns[start:end]
-        for j in range(part.size):
-            key = i32(part[j] ^ i32(i32(part[j] >> i32(31)) & i32(0x7FFFFFFF)))
-            smallest, largest = min(smallest, key), max(largest, key)
-            least = min(least, u32(u32(i32(part[j] & i32(0x7FFFFFFF))) - u32(1)))
-    return int(smallest), int(largest), int(least)
+    return int(smallest), int(largest)
 
 
 @numba.njit(nogil=True, cache=True)
-def _empty_into(counts: NDArray[np.uint32], smallest: int, largest: int, least: int, total: NDArray[np.uint64]) -> None:
-    """Add the rows to the total and set them to 0, where `_count` says that bins can have been filled: walking all of
-    them takes as long as counting tens of thousands of values."""
+def _empty_into(counts: NDArray[np.uint32], smallest: int, largest: int, size: int, total: NDArray[np.uint64]) -> None:
+    """Add the rows, which hold `size` counts, to the total and set them to 0.
+
+    The zeros first, then from either extreme inwards until all have been found: walking through all bins takes as long
+    as counting tens of thousands of values.
+    """
     half = total.size // 2
-    for zeros, keys in ((0, largest), (half, -1 - smallest)):
-        first = zeros + min(least >> _SHIFT, half)
-        last = max(zeros + (keys >> _SHIFT) + 1, first)  # the key is negative where no value has this sign
-        for i in range(first, last):
-            total[i] += np.uint64(counts[0, i] + counts[1, i] + counts[2, i] + counts[3, i])
-        for row in range(_ROWS):
-            counts[row, first:last] = 0
-            total[zeros] += np.uint64(counts[row, zeros])
-            counts[row, zeros] = 0
+    positive, negative = largest >> _SHIFT, half + (-1 - smallest >> _SHIFT)  # below 0 and half: no value has this sign
+    left = size - _moved(counts, 0, total) - _moved(counts, half, total)
+    while left > 0:
+        if positive > 0:
+            left -= _moved(counts, positive, total)
+            positive -= 1
+        if negative > half:
+            left -= _moved(counts, negative, total)
+            negative -= 1
+
+
+@numba.njit(nogil=True, cache=True)
+def _moved(counts: NDArray[np.uint32], column: int, total: NDArray[np.uint64]) -> int:
+    """What was in a column, which is now in the total."""
+    found = 0
+    for row in range(_ROWS):
+        found += counts[row, column]
+        counts[row, column] = 0
+    total[column] += np.uint64(found)
+    return found
 
 
 def _of_keys(*keys: int) -> tuple[float, ...]:
