@@ -1,8 +1,9 @@
-"""A graph in pieces, to be run from one of several nodes to its end, again and again."""
+"""A graph in pieces, each of which can be run in another version of it, and the rest from there."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import onnx
@@ -27,14 +28,16 @@ class Segments:
         firsts: names of nodes, in the order of the graph, that begin a piece. Before the first of them there is a piece
             of its own, whatever it holds.
         outputs: the tensors that are wanted.
+        change: makes the other version of a piece, with the same inputs and outputs.
 
     Attributes:
-        taken: for each piece, the tensors that it and those after it take from before.
+        taken: for each piece, the tensors that it and those after it take from before; at last `outputs`.
     """
 
-    def __init__(self, model: ir.Model, firsts: Sequence[str], outputs: Sequence[str]) -> None:
+    def __init__(
+        self, model: ir.Model, firsts: Sequence[str], outputs: Sequence[str], change: Callable[[ir.Model], ir.Model]
+    ) -> None:
         proto = ir.to_proto(model)
-        self._outputs = tuple(outputs)
         pieces = _pieces(proto.graph.node, firsts)
         made = [{name for node in piece for name in node.output} for piece in pieces]
         read = [{name for node in piece for name in reads(node)} for piece in pieces]
@@ -44,23 +47,44 @@ class Segments:
             wanted = set(outputs).union(*read[index:])
             self.taken.append(tuple(sorted(wanted & there)))
             there |= names
+        self.taken.append(tuple(outputs))
         typed = (*proto.graph.value_info, *proto.graph.input, *proto.graph.output)
         types = {value.name: _without_shape(value.type) for value in typed}
-        self._pieces = []
-        for index, piece in enumerate(pieces):
+        self._pieces: list[_Piece | None] = []
+        for index, nodes in enumerate(pieces):
             takes = [name for name in self.taken[index] if name in read[index]]
-            after = self.taken[index + 1] if index + 1 < len(pieces) else self._outputs
-            gives = sorted(made[index].intersection(after))
-            session = _opened(proto, piece, takes, gives, types, read[index])
-            self._pieces.append((session, takes, gives))
+            gives = sorted(made[index].intersection(self.taken[index + 1]))
+            piece = _model(proto, nodes, takes, gives, types, read[index]) if gives else None
+            self._pieces.append(piece and _Piece(takes, gives, _opened(piece), _opened(_changed(piece, change))))
+            for argument in self._pieces[-1].session.get_outputs() if self._pieces[-1] else ():
+                types.setdefault(argument.name, onnx.helper.make_tensor_type_proto(element_type(argument), None))
 
-    def run(self, tensors: Mapping[str, Array], first: int) -> list[Array]:
+    def step(self, tensors: Mapping[str, Array], index: int, *, changed: bool = False) -> dict[str, Array]:
+        """What is taken behind a piece, from what it and those after it take. Safe from threads."""
+        values = dict(tensors)
+        piece = self._pieces[index]
+        if piece is not None:
+            session = piece.changed if changed else piece.session
+            fed = {name: values[name] for name in piece.takes}
+            values.update(zip(piece.gives, session.run(piece.gives, fed), strict=True))
+        return {name: values[name] for name in self.taken[index + 1]}
+
+    def rest(self, tensors: Mapping[str, Array], first: int) -> list[Array]:
         """The wanted tensors, from those that the piece `first` and those after it take. Safe from threads."""
         values = dict(tensors)
-        for session, takes, gives in self._pieces[first:]:
-            if session is not None:
-                values.update(zip(gives, session.run(gives, {name: values[name] for name in takes}), strict=True))
-        return [values[name] for name in self._outputs]
+        for index in range(first, len(self._pieces)):
+            values = self.step(values, index)
+        return [values[name] for name in self.taken[-1]]
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Nodes in two versions; one where nothing is wanted of them is left out."""
+
+    takes: Sequence[str]
+    gives: Sequence[str]
+    session: ort.InferenceSession
+    changed: ort.InferenceSession
 
 
 def _pieces(nodes: Sequence[onnx.NodeProto], firsts: Sequence[str]) -> list[list[onnx.NodeProto]]:
@@ -72,22 +96,20 @@ def _pieces(nodes: Sequence[onnx.NodeProto], firsts: Sequence[str]) -> list[list
     return pieces
 
 
-def _opened(
+def _model(
     model: onnx.ModelProto,
     nodes: Sequence[onnx.NodeProto],
     takes: Sequence[str],
     gives: Sequence[str],
-    types: dict[str, onnx.TypeProto],
+    types: Mapping[str, onnx.TypeProto],
     read: Collection[str],
-) -> ort.InferenceSession | None:
-    """A session over these nodes; None where nothing is wanted of them.
+) -> onnx.ModelProto:
+    """These nodes with what they read of the constants.
 
     Args:
         types: by name, without shapes: what a file says of the shape of a tensor within may be wrong, and an input is
-            refused for it. What is unknown of `gives` is put in.
+            refused for it.
     """
-    if not gives:
-        return None
     graph = onnx.helper.make_graph(
         list(nodes),
         "piece",
@@ -95,16 +117,19 @@ def _opened(
         [onnx.ValueInfoProto(name=name) for name in gives],
         [tensor for tensor in model.graph.initializer if tensor.name in read],
     )
-    piece = onnx.helper.make_model(
+    return onnx.helper.make_model(
         graph, opset_imports=model.opset_import, ir_version=model.ir_version, functions=model.functions
     )
+
+
+def _changed(piece: onnx.ModelProto, change: Callable[[ir.Model], ir.Model]) -> onnx.ModelProto:
+    return ir.to_proto(change(ir.from_proto(piece)))
+
+
+def _opened(piece: onnx.ModelProto) -> ort.InferenceSession:
     options = session_options(1)
     share_arena(options)
-    session = ort.InferenceSession(piece.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    for argument in session.get_outputs():
-        if argument.name not in types:
-            types[argument.name] = onnx.helper.make_tensor_type_proto(element_type(argument), None)
-    return session
+    return ort.InferenceSession(piece.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _without_shape(kind: onnx.TypeProto) -> onnx.TypeProto:

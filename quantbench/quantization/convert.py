@@ -188,7 +188,7 @@ def _decisions(
     limit = (1 - target) / 2 if recipe.output_error is None else recipe.output_error
 
     def answers_stay(name: str, model: ir.Model) -> bool:
-        return not agreement.discrete or agreement.changed({**models, name: model}) <= 1 - target
+        return not agreement.discrete or agreement.changed({**models, name: model}) <= _CHANGED * (1 - target)
 
     deciders = {
         name: Decider(model, recipe, seen.get(name, {}), feeds[name], limit, partial(answers_stay, name))

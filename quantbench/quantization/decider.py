@@ -21,9 +21,9 @@ from quantbench.quantization.output_error import OutputError
 from quantbench.quantization.plan import GraphPlan
 from quantbench.quantization.planning import plan_graph
 from quantbench.quantization.precision import Candidate
-from quantbench.quantization.prefixes import prefix_errors
 from quantbench.quantization.recipe import Recipe
 from quantbench.quantization.rounding import get_method, round_in_order, round_to_nearest
+from quantbench.quantization.sensitivity import run_errors
 
 __all__ = ["Decider"]
 
@@ -88,7 +88,7 @@ class Decider:
             lambda nodes: self._nearest(nodes, self.narrow),
             self.error_of,
             lambda decision: self._answers_stay(decision.written(self.model)),
-            lambda decision, firsts: prefix_errors(self.model, decision, firsts, self._judge),
+            lambda decision, firsts: run_errors(self.model, decision, firsts, self._judge),
         )
 
     @cached_property

@@ -16,7 +16,9 @@ __all__ = ["harmful_nodes"]
 _GROUPS = 12
 """Into how many runs of neighbouring operations a graph is divided."""
 _WORTHWHILE = 0.05
-"""Share of the error that a run has to cause for its integers to be taken back."""
+"""Share of the error that is left which a run has to cause for its integers to be taken back."""
+_BESIDE_WEIGHTS = 3.0
+"""The error to keep to where rounding the weights alone makes a good part of it, or more, in units of that."""
 
 
 def harmful_nodes(
@@ -25,15 +27,16 @@ def harmful_nodes(
     decide: Callable[[Collection[str]], Decision],
     error_of: Callable[[Decision], float],
     answers_stay: Callable[[Decision], bool],
-    prefix_errors: Callable[[Decision, Sequence[str]], Sequence[float]],
+    run_errors: Callable[[Decision, Sequence[str]], tuple[float, Sequence[float]]],
 ) -> tuple[list[str], Decision]:
     """Find the integer operations whose activations harm the outputs most.
 
-    Runs of neighbouring operations join the integers one after the other, in the order of the graph, and each answers
-    for what the error grows by: that counts what is between it and the run before, too. The runs are then kept in
-    float, the worst first, until the error of the rest is low enough and the answers stay, or what is left is spread so
-    evenly, or so small beside what the rounding of weights does, that no run is worth its speed. More runs in float are
-    taken to be no worse than fewer, so that not every number of them has to be tried.
+    Each run of neighbouring operations answers for what it does to the outputs in integers by itself: beside others
+    that do more harm, one would not be seen. The runs are then kept in float, the worst first, until what the rest
+    does by itself adds up to little enough, the error of the rest is low enough, and the answers stay, or what is left
+    is spread so evenly, or so small beside what the rounding of weights does, that no run is worth its speed. More runs
+    in float are taken to be no worse than fewer, so that not every number of them has to be tried. Where rounding the
+    weights alone exceeds the limit no number of runs keeps to it, nor the answers; then activations may do as much.
 
     Args:
         model: a prepared graph.
@@ -41,8 +44,8 @@ def harmful_nodes(
         decide: decides the graph with these nodes in float.
         error_of: the error of the outputs, once decided.
         answers_stay: whether few enough of the task's answers change, once decided.
-        prefix_errors: the errors when no tensor of a decided graph carries codes, and when those up to each of the
-            nodes named do.
+        run_errors: the error when no tensor of a decided graph carries codes, and for each run of nodes, of which these
+            are the first ones of all but the first run, the error when it alone reads codes.
 
     Returns:
         (names of the nodes to keep in float, the graph as decided with them).
@@ -52,39 +55,46 @@ def harmful_nodes(
     groups = _groups(model, decided.plan)
     if error <= limit or not groups:
         return [], decided
-    errors = prefix_errors(decided, [group[0] for group in groups[1:]])
-    caused = np.maximum(np.diff([*errors, error]), 0.0)
-    least = _WORTHWHILE * max(error, caused.sum())
-    worst = [index for index in np.argsort(caused, kind="stable")[::-1] if caused[index] >= least]
-    if not worst:
+    of_weights, alone = run_errors(decided, [group[0] for group in groups[1:]])
+    caused = np.maximum(np.subtract(alone, of_weights), 0.0)
+    goal = max(limit, _BESIDE_WEIGHTS * of_weights)
+    runs, enough = [], 0
+    left = of_weights + caused.sum()
+    for index in np.argsort(caused, kind="stable")[::-1]:
+        if caused[index] < _WORTHWHILE * left:
+            break
+        runs.append(_with_sources(model, decided.plan, groups[index]))
+        enough += left > goal
+        left -= caused[index]
+    if not runs:
         return [], decided
-    if errors[0] > limit:  # no number of them is enough
-        kept = [name for index in worst for name in groups[index]]
-        return kept, decide(kept)
     return _fewest(
-        [groups[index] for index in worst],
+        runs,
+        max(enough, 1),
         decide,
-        lambda decision: error_of(decision) <= limit and answers_stay(decision),
+        lambda decision: error_of(decision) <= goal and (of_weights > limit or answers_stay(decision)),
     )
 
 
 def _fewest(
     groups: Sequence[list[str]],
+    first: int,
     decide: Callable[[Collection[str]], Decision],
     is_enough: Callable[[Decision], bool],
 ) -> tuple[list[str], Decision]:
-    """The first few groups that are enough to keep in float, or all: 1, 2, 4, … are tried, then those between."""
+    """The first few groups that are enough to keep in float, or all: `first` of them, 1, 2, 4, … more are tried, then
+    those between."""
 
     def tried(count: int) -> tuple[list[str], Decision]:
         kept = [name for group in groups[:count] for name in group]
         return kept, decide(kept)
 
-    too_few, count = 0, 1
+    too_few, count, more = first - 1, first, 1
     best = tried(count)
     while not is_enough(best[1]):
         if count == len(groups):
             return best
-        too_few, count = count, min(2 * count, len(groups))
+        too_few, count, more = count, min(count + more, len(groups)), 2 * more
         best = tried(count)
     while count - too_few > 1:
         middle = (too_few + count) // 2
@@ -101,3 +111,12 @@ def _groups(model: ir.Model, plan: GraphPlan) -> Sequence[list[str]]:
     weighted = {use.node for use in weight_uses(model).values()}
     names = [name for name in plan.integer_nodes if name in weighted]
     return [[str(name) for name in part] for part in np.array_split(names, min(_GROUPS, len(names)) or 1) if len(part)]
+
+
+def _with_sources(model: ir.Model, plan: GraphPlan, group: Collection[str]) -> list[str]:
+    """These nodes, and those that only pass codes on to them: they would go on rounding what is read."""
+    nodes = {node.name: node for node in model.graph}
+    passing = set(plan.integer_nodes).difference(use.node for use in weight_uses(model).values())
+    read = (value for name in group for value in nodes[name].inputs if value is not None)
+    made = (producer.name for value in read if (producer := value.producer()) is not None)
+    return list(dict.fromkeys([*group, *(name for name in made if name in passing)]))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from quantbench.quantization.transforms import Equalized
@@ -77,6 +78,16 @@ class GraphPlan:
 
     def of_role(self, role: str) -> dict[str, TensorPlan]:
         return {name: tensor for name, tensor in self.tensors.items() if tensor.role == role}
+
+    def within(self, tensors: Collection[str], nodes: Collection[str]) -> GraphPlan:
+        """What it says of these tensors and nodes."""
+        return replace(
+            self,
+            tensors={name: tensor for name, tensor in self.tensors.items() if name in tensors},
+            integer_nodes=tuple(name for name in self.integer_nodes if name in nodes),
+            operands={name: formats for name, formats in self.operands.items() if name in nodes},
+            accumulators={name: each for name, each in self.accumulators.items() if name in nodes},
+        )
 
 
 @dataclass(frozen=True)

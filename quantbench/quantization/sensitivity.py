@@ -1,4 +1,4 @@
-"""What integers do to the outputs where they end before some node."""
+"""What the integers of each run of operations do to the outputs by themselves."""
 
 from __future__ import annotations
 
@@ -11,47 +11,58 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from quantbench.graphs.arena import shrink_shared_arena
-from quantbench.graphs.batches import run_batches
 from quantbench.graphs.segments import Segments
 from quantbench.graphs.widen import widen_weights
 from quantbench.numerics.threads import cores
 from quantbench.quantization.affine import dequantize
 from quantbench.quantization.decision import Decision
-from quantbench.quantization.output_error import OutputError, put_out
+from quantbench.quantization.output_error import OutputError
 from quantbench.quantization.writing import add_shifts, replace_array
 from quantbench.support import progress, return_memory
 
-__all__ = ["prefix_errors"]
+__all__ = ["run_errors"]
 
 Array = NDArray[Any]
 
 
-def prefix_errors(model: ir.Model, decided: Decision, firsts: Sequence[str], judge: OutputError) -> list[float]:
-    """The outputs' errors when no tensor carries codes, and when those up to each of the nodes `firsts` do.
+def run_errors(
+    model: ir.Model, decided: Decision, firsts: Sequence[str], judge: OutputError
+) -> tuple[float, list[float]]:
+    """The outputs' error when no tensor carries codes, and for each run of nodes the error when it alone reads codes.
 
-    Weights and biases are the rounded ones throughout, so the first error is what rounding them alone costs. The
-    integer graph runs once, and leaves behind what the float graph is run on from each of the nodes.
+    Weights and biases are the rounded ones throughout, so the first error is what rounding them costs. The graph runs
+    once in float; from each run on, it is run once more from what the run makes of codes.
 
     Args:
         model: a prepared graph.
         decided: how it is rounded.
-        firsts: names of nodes, in the order of the graph.
+        firsts: names of the nodes with which the second and each later run begins, in the order of the graph.
         judge: what knows the exact outputs.
     """
-    rest = Segments(_in_floats(model, decided), firsts, judge.names)
-    names = sorted({name for taken in rest.taken[1:] for name in taken})
-    tensors = _in_integers(model, decided, names, judge.feeds)
+    change = partial(_in_integers, decided, judge.names)
+    try:
+        return _errors(Segments(_in_floats(model, decided), firsts, judge.names, change), judge)
+    finally:
+        shrink_shared_arena()
+        return_memory()
+
+
+def _errors(pieces: Segments, judge: OutputError) -> tuple[float, list[float]]:
+    """The error of the pieces as they are, and for each the one when it alone is changed."""
+
+    def run(tensors: Mapping[str, Array], piece: int) -> tuple[dict[str, Array], list[Array]]:
+        """What is taken behind the piece, and the outputs where it is changed."""
+        changed = pieces.step(tensors, piece, changed=True)
+        return pieces.step(tensors, piece), pieces.rest(changed, piece + 1)
+
     errors = []
+    tensors: Sequence[Mapping[str, Array]] = judge.feeds
+    count = len(pieces.taken) - 1
     with ThreadPoolExecutor(cores()) as pool:
-        for first in progress(range(len(rest.taken)), len(rest.taken), "finding harmful layers"):
-            outputs = list(pool.map(partial(rest.run, first=first), tensors))
+        for piece in progress(range(count), count, "finding harmful layers"):
+            tensors, outputs = zip(*pool.map(partial(run, piece=piece), tensors), strict=True)
             errors.append(judge.of_outputs(list(zip(*outputs, strict=True))))
-            needed = {name for taken in rest.taken[first + 1 :] for name in taken}
-            tensors = [{name: array for name, array in batch.items() if name in needed} for batch in tensors]
-    del rest, outputs
-    shrink_shared_arena()
-    return_memory()
-    return errors
+    return judge.of_outputs([[batch[name] for batch in tensors] for name in judge.names]), errors
 
 
 def _in_floats(model: ir.Model, decided: Decision) -> ir.Model:
@@ -63,14 +74,13 @@ def _in_floats(model: ir.Model, decided: Decision) -> ir.Model:
     return floats
 
 
-def _in_integers(
-    model: ir.Model, decided: Decision, names: Sequence[str], feeds: Sequence[Mapping[str, Array]]
-) -> list[dict[str, Array]]:
-    """For each batch its inputs, and these tensors of the graph as it is written."""
-    written = decided.written(model)
+def _in_integers(decided: Decision, outputs: Sequence[str], piece: ir.Model) -> ir.Model:
+    """A piece of that, with what its nodes read, and the outputs of the graph, in codes."""
+    graph = piece.graph
+    values = (*graph.inputs, *(output for node in graph for output in node.outputs))
+    names = {value.name or "" for value in values if value.uses() or value.name in outputs}.union(graph.initializers)
+    weights = {name: weight for name, weight in decided.weights.items() if name in names}
+    plan = decided.plan.within(names, {node.name or "" for node in graph})
+    written = Decision(plan, weights).written(piece)
     widen_weights(written)
-    inputs = {value.name for value in model.graph.inputs}
-    computed = [name for name in names if name not in inputs]
-    put_out(written, computed)
-    found = run_batches(written, feeds)
-    return [{**given, **dict(zip(computed, batch, strict=True))} for given, batch in zip(feeds, found, strict=True)]
+    return written

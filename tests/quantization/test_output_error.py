@@ -71,3 +71,23 @@ def test_a_detector_is_compared_by_what_its_layers_put_out():
     assert error.of(prepared(detector())) == 0
     worst = max(share(layer(detector(0.3), name), layer(detector(), name)) for name in ("s", "b"))
     assert error.of(prepared(detector(0.3))) == pytest.approx(worst, rel=0.2)
+
+
+@pytest.mark.parametrize("last", ["LogSoftmax", "Softmax", "Sigmoid"])
+def test_before_a_squashing_end_its_input_counts_too(last: str):
+    """Where all answers are certain, the end shows nothing of an error; else it may show more than its input."""
+
+    def model(scale: float, noise: float) -> onnx.ModelProto:
+        weights = scale * (normal(5, 4, seed=1) + noise * normal(5, 4, seed=2))
+        return graph(f"g (float[n,5] x) => (float[n,4] p) {{ y = MatMul(x, w)  p = {last}(y) }}", w=weights)
+
+    def both(model: onnx.ModelProto) -> list[list[np.ndarray]]:
+        model.graph.output.append(onnx.helper.make_empty_tensor_value_info("y"))
+        return [list(values) for values in zip(*(run(model, feed) for feed in feeds), strict=True)]
+
+    feeds = [{"x": normal(9, 5, seed=seed)} for seed in range(4)]
+    for scale in (100.0, 1.0):
+        error = OutputError(prepared(model(scale, 0)), feeds)
+        assert error.names == ["p", "y"]
+        shares = [share(new, old) for new, old in zip(both(model(scale, 0.01)), both(model(scale, 0)), strict=True)]
+        assert error.of(prepared(model(scale, 0.01))) == pytest.approx(max(shares), rel=0.2)

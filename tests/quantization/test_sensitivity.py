@@ -1,4 +1,4 @@
-"""Errors of integers up to a node are those of the graph that keeps the rest in float."""
+"""Errors of a run of nodes in integers are those of the whole graph in which nothing else reads codes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from quantbench.quantization.decision import Decision
 from quantbench.quantization.output_error import OutputError
 from quantbench.quantization.placement import weight_uses
 from quantbench.quantization.planning import integer_placement, plan_graph
-from quantbench.quantization.prefixes import prefix_errors
 from quantbench.quantization.rounding import round_to_nearest
+from quantbench.quantization.sensitivity import run_errors
 from quantbench.tasks import make_task
 
 
 @pytest.mark.parametrize("granularity", ["channel", "tensor"])
-def test_the_same_as_keeping_all_later_nodes_in_float(granularity: str, tmp_path: Path):
+def test_the_same_as_codes_for_one_run_in_the_whole_graph(granularity: str, tmp_path: Path):
     reference = small_reference(tmp_path)
     dataset = open_dataset(reference)
     recipe = Recipe("int8", placement="everywhere", granularity=granularity)
@@ -39,8 +39,15 @@ def test_the_same_as_keeping_all_later_nodes_in_float(granularity: str, tmp_path
     weighted = {use.node for use in weight_uses(model).values()}
     firsts = [name for name in nodes[1:] if name in weighted]
     assert len(firsts) == 3
-    got = prefix_errors(model, whole, firsts, judge)
-    rests = [nodes, *(nodes[nodes.index(first) :] for first in firsts)]
-    wanted = [judge.of(decided(rest).written(model)) for rest in rests]
-    assert got == pytest.approx(wanted, rel=0.02)
-    assert 0 < got[0] < got[-1] < judge.of(whole.written(model)) * 1.2
+    in_float, alone = run_errors(model, whole, firsts, judge)
+    assert in_float == pytest.approx(judge.of(decided(nodes).written(model)), rel=0.02)
+    order = [str(node.name) for node in model.graph]
+    ends = [0, *(order.index(first) for first in firsts), len(order)]
+    read = {str(node.name): {value.name for value in node.inputs if value is not None} for node in model.graph}
+    for begin, end, error in zip(ends, ends[1:], alone, strict=False):
+        run = order[begin:end]
+        tensors = set(whole.weights).union(*(read[name] for name in run))
+        tensors |= {output.name for output in model.graph.outputs if end == len(order)}
+        codes = Decision(whole.plan.within(tensors, run), whole.weights)
+        assert error == pytest.approx(judge.of(codes.written(model)), rel=0.02)
+    assert in_float < min(alone) and max(alone) < judge.of(whole.written(model)) * 1.2
