@@ -188,10 +188,18 @@ def _decisions(
     limit = (1 - target) / 2 if recipe.output_error is None else recipe.output_error
 
     def answers_stay(name: str, model: ir.Model) -> bool:
-        return not agreement.discrete or agreement.changed({**models, name: model}) <= _CHANGED * (1 - target)
+        return agreement.changed({**models, name: model}) <= _CHANGED * (1 - target)
 
+    answers_tell = any(feeds.values()) and recipe.output_error is None and agreement.discrete
     deciders = {
-        name: Decider(model, recipe, seen.get(name, {}), feeds[name], limit, partial(answers_stay, name))
+        name: Decider(
+            model,
+            recipe,
+            seen.get(name, {}),
+            feeds[name],
+            limit,
+            partial(answers_stay, name) if answers_tell else None,
+        )
         for name, model in models.items()
     }
     narrow = {name: decider.narrow for name, decider in deciders.items()}

@@ -50,7 +50,8 @@ class Decider:
         feeds: inputs of the graph, one mapping a batch; empty where nothing becomes an integer.
         limit: the squared error of the outputs, as a share of their variance, that the search keeps to; 0 searches for
             nothing.
-        answers_stay: whether few enough of the task's answers change when this graph takes the place of the exact one.
+        answers_stay: whether few enough of the task's answers change when this graph takes the place of the exact one;
+            None where they do not tell.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Decider:
         observations: Mapping[str, Observation],
         feeds: Feeds,
         limit: float,
-        answers_stay: Callable[[ir.Model], bool] = lambda model: True,
+        answers_stay: Callable[[ir.Model], bool] | None = None,
     ) -> None:
         self.model = model
         self._recipe = recipe
@@ -82,12 +83,13 @@ class Decider:
     def _kept(self) -> tuple[list[str], Decision]:
         """(nodes that stay in float, the decision with all weights in 8 bits)."""
         _ = self._judging_begun  # runs while a first plan is made
+        stay = self._answers_stay
         return harmful_nodes(
             self.model,
             self._limit,
             lambda nodes: self._nearest(nodes, self.narrow),
             self.error_of,
-            lambda decision: self._answers_stay(decision.written(self.model)),
+            None if stay is None else lambda decision: stay(decision.written(self.model)),
             lambda decision, firsts: run_errors(self.model, decision, firsts, self._judge),
         )
 

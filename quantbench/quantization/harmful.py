@@ -17,8 +17,9 @@ _GROUPS = 12
 """Into how many runs of neighbouring operations a graph is divided."""
 _WORTHWHILE = 0.05
 """Share of the error that is left which a run has to cause for its integers to be taken back."""
-_BESIDE_WEIGHTS = 3.0
-"""The error to keep to where rounding the weights alone makes a good part of it, or more, in units of that."""
+_LENIENCE = 3.0
+"""What the error may be where answers say that it does no harm, in units of the limit, and where rounding the weights
+alone makes a good part of it, or more, in units of that."""
 
 
 def harmful_nodes(
@@ -26,7 +27,7 @@ def harmful_nodes(
     limit: float,
     decide: Callable[[Collection[str]], Decision],
     error_of: Callable[[Decision], float],
-    answers_stay: Callable[[Decision], bool],
+    answers_stay: Callable[[Decision], bool] | None,
     run_errors: Callable[[Decision, Sequence[str]], tuple[float, Sequence[float]]],
 ) -> tuple[list[str], Decision]:
     """Find the integer operations whose activations harm the outputs most.
@@ -37,13 +38,14 @@ def harmful_nodes(
     is spread so evenly, or so small beside what the rounding of weights does, that no run is worth its speed. More runs
     in float are taken to be no worse than fewer, so that not every number of them has to be tried. Where rounding the
     weights alone exceeds the limit no number of runs keeps to it, nor the answers; then activations may do as much.
+    Answers that stay say more than an error does, so where there are any, it may be larger.
 
     Args:
         model: a prepared graph.
         limit: the error to keep to.
         decide: decides the graph with these nodes in float.
         error_of: the error of the outputs, once decided.
-        answers_stay: whether few enough of the task's answers change, once decided.
+        answers_stay: whether few enough of the task's answers change, once decided; None where they do not tell.
         run_errors: the error when no tensor of a decided graph carries codes, and for each run of nodes, of which these
             are the first ones of all but the first run, the error when it alone reads codes.
 
@@ -55,9 +57,11 @@ def harmful_nodes(
     groups = _groups(model, decided.plan)
     if error <= limit or not groups:
         return [], decided
+    if answers_stay and error <= _LENIENCE * limit and answers_stay(decided):
+        return [], decided
     of_weights, alone = run_errors(decided, [group[0] for group in groups[1:]])
     caused = np.maximum(np.subtract(alone, of_weights), 0.0)
-    goal = max(limit, _BESIDE_WEIGHTS * of_weights)
+    goal = max(_LENIENCE * limit if answers_stay else limit, _LENIENCE * of_weights)
     runs, enough = [], 0
     left = of_weights + caused.sum()
     for index in np.argsort(caused, kind="stable")[::-1]:
@@ -72,7 +76,9 @@ def harmful_nodes(
         runs,
         max(enough, 1),
         decide,
-        lambda decision: error_of(decision) <= goal and (of_weights > limit or answers_stay(decision)),
+        lambda decision: (
+            error_of(decision) <= goal and (answers_stay is None or of_weights > limit or answers_stay(decision))
+        ),
     )
 
 

@@ -43,7 +43,7 @@ class Bench:
         return self.weights, [self.weights + sum(self.harm.get(name, 0.0) for name in run) for run in runs]
 
     def search(
-        self, limit: float, answers_stay: Callable[[Decision], bool] = lambda decision: True
+        self, limit: float, answers_stay: Callable[[Decision], bool] | None = None
     ) -> tuple[list[str], Decision]:
         return harmful_nodes(chain(), limit, self.decide, self.error_of, answers_stay, self.run_errors)
 
@@ -86,9 +86,17 @@ def test_a_small_layer_beside_a_large_one_is_seen_once_that_is_kept():
 
 
 def test_answers_have_to_stay_too():
+    """An error of 0.301 would do."""
     bench = Bench({"c3": 0.5, "c7": 0.3})
-    found, _ = bench.search(0.4, lambda decision: "c7" not in decision.plan.integer_nodes)
+    found, _ = bench.search(0.2, lambda decision: "c7" not in decision.plan.integer_nodes)
     assert found == ["c3", "c7"]
+
+
+def test_where_answers_stay_the_error_may_be_three_times_the_limit():
+    bench = Bench({"c3": 0.5, "c7": 0.3})
+    assert bench.search(0.3, lambda decision: True)[0] == []
+    assert bench.search(0.3)[0] == ["c3", "c7"]
+    assert bench.search(0.2, lambda decision: True)[0] == ["c3"], "0.8 is more than that, whatever the answers"
 
 
 def test_no_layer_is_kept_for_what_the_rounding_of_weights_does():
@@ -112,5 +120,5 @@ def test_what_passes_codes_on_to_a_layer_goes_with_it():
     def error_of(decision: Decision) -> float:
         return 0.5 if a0 in decision.plan.integer_nodes else 0.0
 
-    found, _ = harmful_nodes(model, 0.1, decide, error_of, lambda decision: True, lambda *_: (0.0, [0.0, 0.5]))
+    found, _ = harmful_nodes(model, 0.1, decide, error_of, None, lambda *_: (0.0, [0.0, 0.5]))
     assert found == [c1, a0]
