@@ -50,14 +50,18 @@ class Segments:
         self.taken.append(tuple(outputs))
         typed = (*proto.graph.value_info, *proto.graph.input, *proto.graph.output)
         types = {value.name: _without_shape(value.type) for value in typed}
-        self._pieces: list[_Piece | None] = []
+        self._pieces: list[_Piece | None] = []  # None where nothing is wanted of the nodes
         for index, nodes in enumerate(pieces):
             takes = [name for name in self.taken[index] if name in read[index]]
             gives = sorted(made[index].intersection(self.taken[index + 1]))
-            piece = _model(proto, nodes, takes, gives, types, read[index]) if gives else None
-            self._pieces.append(piece and _Piece(takes, gives, _opened(piece), _opened(_changed(piece, change))))
-            for argument in self._pieces[-1].session.get_outputs() if self._pieces[-1] else ():
+            if not gives:
+                self._pieces.append(None)
+                continue
+            own = _model(proto, nodes, takes, gives, types, read[index])
+            piece = _Piece(takes, gives, _opened(own), _opened(_changed(own, change)))
+            for argument in piece.session.get_outputs():
                 types.setdefault(argument.name, onnx.helper.make_tensor_type_proto(element_type(argument), None))
+            self._pieces.append(piece)
 
     def step(self, tensors: Mapping[str, Array], index: int, *, changed: bool = False) -> dict[str, Array]:
         """What is taken behind a piece, from what it and those after it take. Safe from threads."""
@@ -71,15 +75,14 @@ class Segments:
 
     def rest(self, tensors: Mapping[str, Array], first: int) -> list[Array]:
         """The wanted tensors, from those that the piece `first` and those after it take. Safe from threads."""
-        values = dict(tensors)
         for index in range(first, len(self._pieces)):
-            values = self.step(values, index)
-        return [values[name] for name in self.taken[-1]]
+            tensors = self.step(tensors, index)
+        return [tensors[name] for name in self.taken[-1]]
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """Nodes in two versions; one where nothing is wanted of them is left out."""
+    """Nodes in two versions."""
 
     takes: Sequence[str]
     gives: Sequence[str]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -37,7 +37,7 @@ def harmful_nodes(
     does by itself adds up to little enough, the error of the rest is low enough, and the answers stay, or what is left
     is spread so evenly, or so small beside what the rounding of weights does, that no run is worth its speed. More runs
     in float are taken to be no worse than fewer, so that not every number of them has to be tried. Where rounding the
-    weights alone exceeds the limit no number of runs keeps to it, nor the answers; then activations may do as much.
+    weights alone exceeds the limit no number of runs keeps to it, nor the answers; then activations may add twice that.
     Answers that stay say more than an error does, so where there are any, it may be larger.
 
     Args:
@@ -54,7 +54,8 @@ def harmful_nodes(
     """
     decided = decide(())
     error = error_of(decided)
-    groups = _groups(model, decided.plan)
+    weighted = {use.node for use in weight_uses(model).values()}
+    groups = _groups(decided.plan, weighted)
     if error <= limit or not groups:
         return [], decided
     if answers_stay and error <= _LENIENCE * limit and answers_stay(decided):
@@ -62,12 +63,14 @@ def harmful_nodes(
     of_weights, alone = run_errors(decided, [group[0] for group in groups[1:]])
     caused = np.maximum(np.subtract(alone, of_weights), 0.0)
     goal = max(_LENIENCE * limit if answers_stay else limit, _LENIENCE * of_weights)
+    nodes = {node.name or "": node for node in model.graph}
+    passing = set(decided.plan.integer_nodes) - weighted
     runs, enough = [], 0
     left = of_weights + caused.sum()
     for index in np.argsort(caused, kind="stable")[::-1]:
         if caused[index] < _WORTHWHILE * left:
             break
-        runs.append(_with_sources(model, decided.plan, groups[index]))
+        runs.append(_with_sources(groups[index], nodes, passing))
         enough += left > goal
         left -= caused[index]
     if not runs:
@@ -112,17 +115,14 @@ def _fewest(
     return best
 
 
-def _groups(model: ir.Model, plan: GraphPlan) -> Sequence[list[str]]:
+def _groups(plan: GraphPlan, weighted: Collection[str]) -> Sequence[list[str]]:
     """The integer operations with weights, in the order of the graph, in runs of neighbours."""
-    weighted = {use.node for use in weight_uses(model).values()}
     names = [name for name in plan.integer_nodes if name in weighted]
     return [[str(name) for name in part] for part in np.array_split(names, min(_GROUPS, len(names)) or 1) if len(part)]
 
 
-def _with_sources(model: ir.Model, plan: GraphPlan, group: Collection[str]) -> list[str]:
+def _with_sources(group: Collection[str], nodes: Mapping[str, ir.Node], passing: Collection[str]) -> list[str]:
     """These nodes, and those that only pass codes on to them: they would go on rounding what is read."""
-    nodes = {node.name: node for node in model.graph}
-    passing = set(plan.integer_nodes).difference(use.node for use in weight_uses(model).values())
     read = (value for name in group for value in nodes[name].inputs if value is not None)
-    made = (producer.name for value in read if (producer := value.producer()) is not None)
+    made = (producer.name or "" for value in read if (producer := value.producer()) is not None)
     return list(dict.fromkeys([*group, *(name for name in made if name in passing)]))

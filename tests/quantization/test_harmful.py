@@ -68,7 +68,7 @@ def test_the_worst_layers_until_the_error_is_low_enough(harm: dict[str, float], 
     assert bench.decided <= 1 + 7, "each takes a run of the graph"
 
 
-def test_activations_may_do_as_much_again_where_the_weights_alone_cost_too_much():
+def test_activations_may_add_twice_as_much_where_the_weights_alone_cost_too_much():
     """Twice as much beside them: 0.5 + 0.3 + 0.2 until 0.4 at most are left; no answers are asked."""
     bench = Bench({"c3": 0.5, "c7": 0.3, "c9": 0.2}, weights=0.2)
     found, _ = bench.search(0.1, lambda decision: pytest.fail("asked"))
