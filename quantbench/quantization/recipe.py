@@ -114,6 +114,8 @@ class Recipe:
             raise InputError(f"the target ratio must be above 0 and at most 1, not {self.target_ratio}")
         if not 0 <= self.narrow_share <= 1:
             raise InputError(f"narrow_share must be between 0 and 1, not {self.narrow_share}")
+        if self.output_error is not None and not self.output_error >= 0:
+            raise InputError(f"output_error must be at least 0, not {self.output_error}")
         if self.calibration_samples is not None and self.calibration_samples < 1:
             raise InputError(f"calibration samples must be at least 1, not {self.calibration_samples}")
         for accumulator, chunk in ((self.accumulator, self.accumulator_chunk), *_accumulators_of(self.layers)):

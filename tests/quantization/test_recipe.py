@@ -82,6 +82,8 @@ def test_options_win_over_the_file(tmp_path: Path):
         ('dtype = "int8"\n[[layers]]\nweights = "int8"', "match"),
         ('dtype = "int8"\ncalibration_samples = "many"', "calibration_samples"),
         ('dtype = "int8"\ncalibration_samples = 0', "calibration samples must be at least 1"),
+        ('dtype = "int8"\noutput_error = -0.1', "output_error must be at least 0, not -0.1"),
+        ('dtype = "int8"\noutput_error = nan', "output_error must be at least 0, not nan"),
         ('dtype = "int8"\ncalibrator = "mean"', "unknown calibrator 'mean'"),
         ('dtype = "itn8"', "unknown number format 'itn8'"),
         ('dtype = "int8"\n[[layers]]\nmatch = "a"\nweights = "nt8"', "unknown number format 'nt8'"),
