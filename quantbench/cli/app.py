@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import os
 import sys
@@ -68,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 done; 1 the gate says no; 2 bad input or usage; 3 something needed is missing; 130 interrupted.
     """
+    atexit.register(gc.freeze)  # else the interpreter ends with walks through all modules, for a quarter of a second
     words = list(sys.argv[1:] if arguments is None else arguments)
     if instruction := os.environ.get("_QUANTBENCH_COMPLETE"):
         return shell_complete(cli, {}, "quantbench", "_QUANTBENCH_COMPLETE", instruction)

@@ -32,7 +32,7 @@ Feeds = Sequence[Mapping[str, Array]]
 
 _JUDGING = 3
 """Every so manieth batch is for judging."""
-_AVERAGED = 8
+_AVERAGED = 4
 """Batches, about, that are enough for the means of channels."""
 
 
