@@ -2,7 +2,7 @@
 
 from quantbench.calibration.calibrators import CALIBRATORS, get_calibrator
 from quantbench.calibration.histogram import Histogram, Observation, load_kernels
-from quantbench.calibration.observe import Feeds, Observations, Observer, record_feeds
+from quantbench.calibration.observe import Feeds, Observations, Observer, Sizes, record_feeds
 from quantbench.calibration.saved import load_observations, save_observations
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Observation",
     "Observations",
     "Observer",
+    "Sizes",
     "get_calibrator",
     "load_kernels",
     "load_observations",

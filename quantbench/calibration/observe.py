@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -10,24 +10,26 @@ from typing import Any
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from quantbench.calibration.histogram import Histogram, Observation, load_kernels
+from quantbench.calibration.histogram import Histogram, Observation
 from quantbench.datasets.base import Samples
 from quantbench.errors import InputError
 from quantbench.graphs.executor import Executor, PassingExecutor, SessionExecutor
 from quantbench.graphs.staging import StagedExecutor, Tap
-from quantbench.numerics.threads import begun, side_by_side
+from quantbench.numerics.threads import side_by_side
 from quantbench.support import progress
 from quantbench.tasks import Task, fitting_batch
 
-__all__ = ["Feeds", "Observations", "Observer", "record_feeds"]
+__all__ = ["Feeds", "Observations", "Observer", "Sizes", "record_feeds"]
 
 Array = NDArray[Any]
 Observations = dict[str, dict[str, Observation]]
 """Graph name → tensor name → what was seen."""
 Feeds = dict[str, list[dict[str, Array]]]
 """Graph name → what it was fed, one mapping a call."""
+Sizes = dict[str, dict[str, float]]
+"""Graph name → tensor name → elements in one call for one sample."""
 
-_Histograms = dict[tuple[str, str], Histogram]  # by graph and tensor
+_Viewers = dict[tuple[str, str], Callable[[Array], object]]  # by graph and tensor
 
 _BATCH = 32
 _RECORDED_BATCH = 8
@@ -54,10 +56,25 @@ class Observer:
         self.tensors = {graph: tuple(tensors.get(graph, ())) for graph in models}
         """Graph name → what is watched of it."""
         self._workers, threads = side_by_side()  # with a core for each batch, counting costs no core its time
-        if any(self.tensors.values()):
-            begun(load_kernels)  # while the graphs are cut and opened
-        self._histograms: _Histograms = {}
-        self._executor = _opened(models, self.tensors, self._histograms, threads)
+        self._viewers: _Viewers = {}
+        self._executor = _opened(models, self.tensors, self._viewers, threads)
+
+    def sizes(self, task: Task, inputs: Sequence[Array]) -> Sizes:
+        """How large each of the tensors is, in the mean over some samples' inputs; a task may make several calls."""
+        found: dict[tuple[str, str], list[int]] = {key: [] for key in self._watched()}
+        self._viewers.clear()
+        self._viewers.update({key: partial(_add_size, each) for key, each in found.items()})
+        for each in inputs:
+            task.infer(self._executor, task.feeds(self._executor, [each]))
+        sizes: Sizes = {graph: {} for graph in self.tensors}
+        for (graph, name), elements in found.items():
+            if elements:
+                sizes[graph][name] = sum(elements) / len(elements)
+        return sizes
+
+    def watch(self, tensors: Mapping[str, Sequence[str]]) -> None:
+        """From now on, watch these of the tensors alone."""
+        self.tensors = {graph: tuple(tensors.get(graph, ())) for graph in self.tensors}
 
     def observe(
         self,
@@ -88,9 +105,9 @@ class Observer:
         if count > len(samples):
             raise InputError(f"calibration asks for {count} samples, but there are only {len(samples)}")
         counting = any(self.tensors.values()) and known is None
-        watched = [(graph, name) for graph, names in self.tensors.items() for name in names] if counting else []
-        self._histograms.clear()
-        self._histograms.update({(graph, name): Histogram(name) for graph, name in watched})
+        histograms = {(graph, name): Histogram(name) for graph, name in self._watched()} if counting else {}
+        self._viewers.clear()
+        self._viewers.update({key: histogram.add for key, histogram in histograms.items()})
         kept = _spread(samples, count, recorded, recorded_bytes)
         others = sorted(set(range(count)) - set(kept)) if counting else []
         few = min(_RECORDED_BATCH, max(len(kept) // _RECORDED_BATCHES, 1))
@@ -115,9 +132,12 @@ class Observer:
         if known is not None:
             return known, feeds, []
         seen: Observations = {graph: {} for graph in self.tensors}
-        for (graph, name), histogram in self._histograms.items():
+        for (graph, name), histogram in histograms.items():
             seen[graph][name] = histogram.observation()
         return seen, feeds, [answers[index] for index in range(count)] if len(answers) == count else []
+
+    def _watched(self) -> list[tuple[str, str]]:
+        return [(graph, name) for graph, names in self.tensors.items() for name in names]
 
 
 def record_feeds(
@@ -128,26 +148,30 @@ def record_feeds(
 
 
 def _opened(
-    models: Mapping[str, ir.Model], tensors: Mapping[str, Sequence[str]], histograms: _Histograms, threads: int
+    models: Mapping[str, ir.Model], tensors: Mapping[str, Sequence[str]], viewers: _Viewers, threads: int
 ) -> Executor:
-    """What runs the graphs and shows their tensors to the histograms; of the observer, which owns it, it knows nothing,
-    so that its sessions go when the observer does."""
+    """What runs the graphs and shows their tensors to who looks at them; of the observer, which owns it, it knows
+    nothing, so that its sessions go when the observer does."""
     if not any(tensors.values()):
         return SessionExecutor(
             {name: ir.to_proto(model).SerializeToString() for name, model in models.items()}, threads
         )
     taps = {
-        graph: {name: Tap(partial(_see, histograms, (graph, name)), "values") for name in names}
+        graph: {name: Tap(partial(_show, viewers, (graph, name)), "values") for name in names}
         for graph, names in tensors.items()
     }
     return StagedExecutor(models, taps, threads)
 
 
-def _see(histograms: _Histograms, tensor: tuple[str, str], values: Array) -> None:
-    """Count a tensor's values, unless they are known: then the graph runs in the same pieces all the same."""
-    histogram = histograms.get(tensor)
-    if histogram is not None:
-        histogram.add(values)
+def _show(viewers: _Viewers, tensor: tuple[str, str], values: Array) -> None:
+    """Show a tensor's values, unless nobody looks: then the graph runs in the same pieces all the same."""
+    view = viewers.get(tensor)
+    if view is not None:
+        view(values)
+
+
+def _add_size(sizes: list[int], values: Array) -> None:
+    sizes.append(values.size)
 
 
 def _spread(samples: Samples, count: int, recorded: int, recorded_bytes: int) -> list[int]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,15 +13,6 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from quantbench.calibration import (
-    Feeds,
-    Observations,
-    Observer,
-    load_kernels,
-    load_observations,
-    record_feeds,
-    save_observations,
-)
 from quantbench.datasets import Dataset, open_dataset
 from quantbench.datasets.hashing import HashedSamples
 from quantbench.datasets.keeping import keep_samples
@@ -33,6 +23,7 @@ from quantbench.graphs.passes import PREPARE, infer_shapes
 from quantbench.numerics import get_format
 from quantbench.numerics.threads import begun
 from quantbench.quantization.agreement import Agreement
+from quantbench.quantization.calibrating import Calibrated, Watched, few_feeds, inputs_of_each_shape
 from quantbench.quantization.decider import Decider
 from quantbench.quantization.decision import Decision
 from quantbench.quantization.manifest import (
@@ -44,24 +35,19 @@ from quantbench.quantization.manifest import (
 )
 from quantbench.quantization.mixing import choose_narrow
 from quantbench.quantization.plan import Plan
-from quantbench.quantization.planning import check_rules, integer_placement
+from quantbench.quantization.planning import check_rules
 from quantbench.quantization.precision import share_with_least_error
 from quantbench.quantization.recipe import Recipe
 from quantbench.quantization.rules import within_rules
 from quantbench.quantization.transforms import Equalized, equalize, fold_tables
 from quantbench.quantization.variant import NATIVE, variant_folder
 from quantbench.references import Reference
-from quantbench.support import return_memory, settled, to_json
+from quantbench.support import return_memory, settled
 from quantbench.tasks import make_task
 
 __all__ = ["convert"]
 
 Array = NDArray[Any]
-_SAMPLES, _BYTES = 64, 12 << 20
-"""Samples that biases are corrected and the outputs' error is measured on, and what their inputs may take: for images
-of 224×224, where every channel has thousands of positions, some 20 samples."""
-_ROUNDING_BYTES = 64 << 20
-"""The same where the method of rounding reads the inputs of weights; it takes all samples."""
 _CHANGED = 3.0
 """Answers that may change for each that may be lost: one changes to the better, or from wrong to wrong, about as often
 as to the worse."""
@@ -104,11 +90,12 @@ def convert(
     count = _calibration_count(recipe, dataset)
     folder = variant_folder(out, reference.name, recipe.dtype)
     anew = force or not folder.exists()
-    if anew and count:
-        begun(load_kernels)  # which a process does once
+    task = make_task(reference, dataset)
     load = partial(_load, reference, recipe)
     loading = begun(load) if anew else None  # while samples are prepared
-    opening = begun(lambda: _open(loading.result()[0], recipe)) if loading and count and not recipe.equalizes else None
+    inputs = inputs_of_each_shape(dataset.calibration, count)
+    watch = partial(Watched, recipe=recipe, task=task, inputs=inputs)
+    watching = begun(lambda: watch(loading.result()[0])) if loading and count and not recipe.equalizes else None
     samples = HashedSamples(keep_samples(dataset.calibration, count, "reading calibration samples", _INPUT_BYTES))
 
     def source() -> dict[str, Any]:
@@ -119,34 +106,22 @@ def convert(
         return account(folder, kept, time.perf_counter() - started, 0.0, kept=True)
     models, folded = load() if loading is None else loading.result()
     return_memory()
-    task = make_task(reference, dataset)
     calibrating = time.perf_counter()
     equalized: dict[str, tuple[Equalized, ...]] = {}
     if recipe.equalizes:
-        feeds = record_feeds(models, task, samples, count, _SAMPLES, _BYTES)
+        feeds = few_feeds(models, task, samples, count)
         equalized = {name: equalize(model, feeds[name]) for name, model in models.items()}
-    recorded = (_SAMPLES, _BYTES) if recipe.weight_rounding == "nearest" else (count, _ROUNDING_BYTES)
-    seen: Observations = {}
-    answers: list[Any] = []
-    feeds = {name: [] for name in models}
+    calibrated = Calibrated()
     if count:
-        observer = _open(models, recipe) if opening is None else opening.result()
-        if observations is None or not any(observer.tensors.values()):
-            seen, feeds, answers = observer.observe(task, samples, count, *recorded)
-        else:
-            key = _observations_key(models, observer.tensors, source())
-            file = observations / f"{reference.name}-{key[:16]}.npz"
-            known = load_observations(file, key)
-            seen, feeds, answers = observer.observe(task, samples, count, *recorded, known)
-            if known is None:
-                save_observations(file, seen, key)
-        del observer, opening  # with their sessions
+        watched = watch(models) if watching is None else watching.result()
+        calibrated = watched.calibrate(samples, count, observations, source)
+        del watched, watching  # with their sessions
     shrink_shared_arena()
     return_memory()
     calibration_seconds = time.perf_counter() - calibrating
     described = begun(source)
-    agreement = Agreement(models, task, samples, count, answers)
-    decisions = _decisions(reference, recipe, models, seen, feeds, agreement)
+    agreement = Agreement(models, task, samples, count, calibrated.answers)
+    decisions = _decisions(reference, recipe, models, calibrated, agreement)
     plan = Plan(
         reference.name,
         recipe.document(),
@@ -169,17 +144,11 @@ def _load(reference: Reference, recipe: Recipe) -> tuple[dict[str, ir.Model], di
     return models, {name: fold_tables(model) if recipe.tables else () for name, model in models.items()}
 
 
-def _open(models: Mapping[str, ir.Model], recipe: Recipe) -> Observer:
-    """The graphs, opened to watch what the recipe makes integers of."""
-    return Observer(models, {name: integer_placement(model, recipe).tensors for name, model in models.items()})
-
-
 def _decisions(
     reference: Reference,
     recipe: Recipe,
     models: Mapping[str, ir.Model],
-    seen: Observations,
-    feeds: Feeds,
+    calibrated: Calibrated,
     agreement: Agreement,
 ) -> dict[str, Decision]:
     """Decide every graph; of the weights that could be narrow, as many as the recipe asks or the answers bear."""
@@ -190,13 +159,14 @@ def _decisions(
     def answers_stay(name: str, model: ir.Model) -> bool:
         return agreement.changed({**models, name: model}) <= _CHANGED * (1 - target)
 
-    answers_tell = any(feeds.values()) and recipe.output_error is None and agreement.discrete
+    answers_tell = any(calibrated.feeds.values()) and recipe.output_error is None and agreement.discrete
     deciders = {
         name: Decider(
             model,
             recipe,
-            seen.get(name, {}),
-            feeds[name],
+            calibrated.observations.get(name, {}),
+            calibrated.sizes.get(name, {}),
+            calibrated.feeds.get(name, []),
             limit,
             partial(answers_stay, name) if answers_tell else None,
         )
@@ -225,19 +195,6 @@ def _decisions(
         share = recipe.narrow_share
         return {name: deciders[name].final(share_with_least_error(each, share)) for name, each in weights.items()}
     return decided(choose_narrow(weights, _BUDGET * (1 - target), excess))
-
-
-def _observations_key(
-    models: Mapping[str, ir.Model], tensors: Mapping[str, Sequence[str]], source: Mapping[str, Any]
-) -> str:
-    """What observations depend on: the graphs as they are run, the tensors, the samples, the tools."""
-    digest = hashlib.sha256(
-        to_json([source["calibration"]["samples"], source["calibration"]["inputs_sha256"]]).encode()
-    )
-    digest.update(to_json([source["tools"], {name: list(names) for name, names in tensors.items()}]).encode())
-    for model in models.values():
-        digest.update(ir.to_proto(model).SerializeToString(deterministic=True))
-    return digest.hexdigest()
 
 
 def _transforms(recipe: Recipe) -> tuple[str, ...]:

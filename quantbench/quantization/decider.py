@@ -46,7 +46,8 @@ class Decider:
     Args:
         model: a prepared graph; left as it is.
         recipe: what is asked.
-        observations: of the tensors of `integer_placement`.
+        observations: of the tensors of `fast_placement`.
+        sizes: as there.
         feeds: inputs of the graph, one mapping a batch; empty where nothing becomes an integer.
         limit: the squared error of the outputs, as a share of their variance, that the search keeps to; 0 searches for
             nothing.
@@ -59,6 +60,7 @@ class Decider:
         model: ir.Model,
         recipe: Recipe,
         observations: Mapping[str, Observation],
+        sizes: Mapping[str, float],
         feeds: Feeds,
         limit: float,
         answers_stay: Callable[[ir.Model], bool] | None = None,
@@ -66,6 +68,7 @@ class Decider:
         self.model = model
         self._recipe = recipe
         self._observations = observations
+        self._sizes = sizes
         self._plans: dict[tuple[frozenset[str], frozenset[str]], GraphPlan] = {}
         self._answers_stay = answers_stay
         self._limit = limit if feeds else 0.0
@@ -139,7 +142,9 @@ class Decider:
     def _plan(self, kept: Collection[str], wide: Collection[str]) -> GraphPlan:
         key = frozenset(kept), frozenset(wide)
         if key not in self._plans:
-            self._plans[key] = plan_graph(self.model, self._recipe, self._observations, *key)
+            self._plans[key] = plan_graph(
+                self.model, self._recipe, self._observations, self._sizes, kept=key[0], wide=key[1]
+            )
         return self._plans[key]
 
     def _nearest(self, kept: Collection[str], wide: Collection[str]) -> Decision:

@@ -22,7 +22,7 @@ from quantbench.quantization.plan import GraphPlan, TensorPlan
 from quantbench.quantization.recipe import Recipe
 from quantbench.quantization.worthwhile import slower_in_integers
 
-__all__ = ["check_rules", "integer_placement", "plan_graph"]
+__all__ = ["check_rules", "fast_placement", "integer_placement", "plan_graph"]
 
 
 def integer_placement(model: ir.Model, recipe: Recipe, kept: Collection[str] = ()) -> Placement:
@@ -37,10 +37,33 @@ def integer_placement(model: ir.Model, recipe: Recipe, kept: Collection[str] = (
     return place_activations(model, {*floats, *kept})
 
 
+def fast_placement(
+    model: ir.Model, recipe: Recipe, sizes: Mapping[str, float] | None, kept: Collection[str] = ()
+) -> tuple[Placement, tuple[str, ...]]:
+    """The same without the nodes that are faster in float, where the recipe leaves those there, and their names.
+
+    Nodes that are faster in float when none is kept stay there whatever is kept, so that no placement needs tensors
+    that the one without kept nodes does not.
+
+    Args:
+        sizes: elements of the tensors for one sample; None where what is faster does not matter.
+    """
+    placement = integer_placement(model, recipe, kept)
+    if sizes is None or recipe.placement != "fast" or get_format(recipe.activation_format).bits != 8:
+        return placement, ()
+    faster = set(slower_in_integers(model, integer_placement(model, recipe), sizes)).difference(kept)
+    if kept:
+        faster.update(slower_in_integers(model, integer_placement(model, recipe, {*kept, *faster}), sizes))
+    in_order = tuple(name for name in placement.nodes if name in faster)
+    return integer_placement(model, recipe, {*kept, *faster}), in_order
+
+
 def plan_graph(
     model: ir.Model,
     recipe: Recipe,
     observations: Mapping[str, Observation],
+    sizes: Mapping[str, float] | None = None,
+    *,
     kept: Collection[str] = (),
     wide: Collection[str] = (),
 ) -> GraphPlan:
@@ -49,18 +72,14 @@ def plan_graph(
     Args:
         model: a prepared graph.
         recipe: what is asked.
-        observations: of the tensors of `integer_placement`.
-        kept: as there.
+        observations: of the tensors of `fast_placement`.
+        sizes, kept: as there.
         wide: names of weights that get 8 bits where the recipe has fewer, and a scale per channel instead of blocks.
 
     Raises:
         InputError: the recipe asks for what the graph does not have.
     """
-    placement = integer_placement(model, recipe, kept)
-    faster: tuple[str, ...] = ()
-    if recipe.placement == "fast" and get_format(recipe.activation_format).bits == 8:
-        faster = slower_in_integers(model, placement, observations)
-        placement = integer_placement(model, recipe, {*kept, *faster})
+    placement, faster = fast_placement(model, recipe, sizes, kept)
     uses = weight_uses(model)
     operands = _operand_formats(model, recipe)
     tensors: dict[str, TensorPlan] = {}

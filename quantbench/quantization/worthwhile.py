@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
-from math import prod
 
 import numpy as np
 import onnx_ir as ir
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components, maximum_flow
 
-from quantbench.calibration import Observation
 from quantbench.quantization.costs import cost_of, crossing
 from quantbench.quantization.placement import Placement, joins
 
@@ -34,9 +32,7 @@ _GIVE_FLOAT = {"Gemm", "MatMul"}
 """Read codes and give float32: their accumulators are scaled, and not rounded to codes again."""
 
 
-def slower_in_integers(
-    model: ir.Model, placement: Placement, observations: Mapping[str, Observation]
-) -> tuple[str, ...]:
+def slower_in_integers(model: ir.Model, placement: Placement, sizes: Mapping[str, float]) -> tuple[str, ...]:
     """The nodes of a placement that had better stay in float, in the order of the graph.
 
     Islands, between which only floats go, are judged each by itself: what a small one saves counts, however long the
@@ -45,9 +41,9 @@ def slower_in_integers(
     Args:
         model: a prepared graph.
         placement: the nodes that could compute in integers.
-        observations: of its tensors; they say how large each is.
+        sizes: elements of its tensors for one sample.
     """
-    sizes = _sizes(model, placement, observations)
+    sizes = _sizes(model, placement, sizes)
     sides = _sides(model, set(placement.nodes))
     cut = _Cut()
     integers: list[tuple[str, float]] = []
@@ -144,31 +140,16 @@ def _sides(model: ir.Model, placed: set[str]) -> dict[str, str]:
     return sides
 
 
-def _sizes(model: ir.Model, placement: Placement, observations: Mapping[str, Observation]) -> dict[str, float]:
-    """Elements of each tensor for one sample, as far as a tensor of known shape says how many samples there were."""
-    values = {value.name: value for value in model.graph.inputs}
-    values |= {output.name: output for node in model.graph for output in node.outputs}
-    totals = {name: float(seen.counts.sum()) for name, seen in observations.items()}
+def _sizes(model: ir.Model, placement: Placement, sizes: Mapping[str, float]) -> dict[str, float]:
+    """The same of the tensors that are not looked at: what shares another's codes, and what an activation bounds."""
+    known = dict(sizes)
     for moved, source in placement.tied.items():
-        totals.setdefault(moved, totals.get(source, 0.0))
-    for node in reversed(model.graph):  # what an activation bounds is not observed, only what comes out of it
+        known.setdefault(moved, known.get(source, 0.0))
+    for node in reversed(model.graph):
         before = None if node.inputs[0:1] in ((), (None,)) else node.inputs[0].producer()  # type: ignore[union-attr]
-        if before is not None and joins(node, before) and node.outputs[0].name in totals:
-            totals.setdefault(before.outputs[0].name or "", totals[node.outputs[0].name])
-    samples = [
-        total / prod(shape[1:])
-        for name, total in totals.items()
-        if name in values and (shape := _known(values[name])) is not None
-    ]
-    return {name: total / max(min(samples, default=1.0), 1.0) for name, total in totals.items()}
-
-
-def _known(value: ir.Value) -> tuple[int, ...] | None:
-    """The shape of a tensor whose axes, but the first, have known sizes; -1 stands for the first."""
-    if value.shape is None or value.shape.rank() < 2:
-        return None
-    sizes = [size if isinstance(size, int) else -1 for size in value.shape]
-    return (-1, *sizes[1:]) if all(size > 0 for size in sizes[1:]) else None
+        if before is not None and joins(node, before) and node.outputs[0].name in known:
+            known.setdefault(before.outputs[0].name or "", known[node.outputs[0].name])
+    return known
 
 
 def _size(value: ir.Value | None, sizes: Mapping[str, float]) -> float:

@@ -114,6 +114,34 @@ def test_a_tensor_that_becomes_infinite_is_named():
         Observer(models(), {"encoder": ["c"]}).observe(TwoGraphs(), huge, 4)
 
 
+def test_sizes_are_those_of_one_call_for_one_sample():
+    observer = Observer(models(), {"encoder": ["x", "c"], "decoder": ["s"]})
+    assert observer.sizes(TwoGraphs(), list(IMAGES[:3])) == {"encoder": {"x": 108, "c": 128}, "decoder": {"s": 128}}
+
+    class Ragged(TwoGraphs):
+        def infer(self, executor: Any, feeds: Any) -> Any:
+            (state,) = executor.run(feeds, "encoder")
+            return executor.run({"s": np.concatenate([state] * len(sizes))}, "decoder")[0]
+
+    sizes = [1]
+    assert observer.sizes(Ragged(), [IMAGES[0]])["decoder"]["s"] == 128
+    sizes += [2, 3]
+    assert observer.sizes(Ragged(), [IMAGES[0]])["decoder"]["s"] == 384
+
+
+def test_what_is_not_watched_any_more_is_not_counted():
+    observer = Observer(models(), {"encoder": ["x", "c"], "decoder": ["s"]})
+    observer.sizes(TwoGraphs(), [IMAGES[0]])
+    observer.watch({"encoder": ["c"]})
+    seen, feeds, answers = observer.observe(TwoGraphs(), SAMPLES, 20, 4)
+    assert {graph: list(tensors) for graph, tensors in seen.items()} == {"encoder": ["c"], "decoder": []}
+    assert seen["encoder"]["c"].counts.sum() == 20 * 128 and len(answers) == 20
+    observer.watch({})
+    seen, feeds, answers = observer.observe(TwoGraphs(), SAMPLES, 20, 4)
+    assert not any(seen.values()) and not answers
+    assert sum(len(feed["x"]) for feed in feeds["encoder"]) == 4, "of the others nothing is wanted"
+
+
 def test_recorded_feeds_are_every_call_in_order():
     feeds = record_feeds(models(), TwoGraphs(), SAMPLES, 11, 11, 1 << 20)
     np.testing.assert_array_equal(np.concatenate([feed["x"] for feed in feeds["encoder"]]), IMAGES[:11])

@@ -31,7 +31,7 @@ def test_the_same_as_codes_for_one_run_in_the_whole_graph(granularity: str, tmp_
     judge = OutputError(model, feeds["model"])
 
     def decided(kept: list[str]) -> Decision:
-        plan = plan_graph(model, recipe, seen["model"], kept)
+        plan = plan_graph(model, recipe, seen["model"], kept=kept)
         return Decision(plan, round_to_nearest(model, plan))
 
     whole = decided([])

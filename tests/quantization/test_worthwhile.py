@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from itertools import pairwise, product
+from itertools import combinations, pairwise, product
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 from onnx_models import graph, normal
 
-from quantbench.calibration import Observation
 from quantbench.graphs.load import prepare
 from quantbench.quantization.costs import cost_of, crossing
 from quantbench.quantization.placement import place_activations
+from quantbench.quantization.planning import fast_placement, integer_placement
+from quantbench.quantization.recipe import Recipe
 from quantbench.quantization.worthwhile import slower_in_integers
-
-SAMPLES = 3
 
 
 def prepared(channels: list[int], lines: str, size: int, **weights: np.ndarray) -> ir.Model:
@@ -28,13 +27,6 @@ def prepared(channels: list[int], lines: str, size: int, **weights: np.ndarray) 
 def elements(model: ir.Model) -> dict[str, int]:
     values = [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]
     return {value.name or "": int(np.prod([size for size in value.shape if isinstance(size, int)])) for value in values}
-
-
-def observed(model: ir.Model) -> dict[str, Observation]:
-    """As if each tensor had been counted over some samples."""
-    return {
-        name: Observation(0.0, 1.0, np.array([count * SAMPLES], np.uint64)) for name, count in elements(model).items()
-    }
 
 
 def best(model: ir.Model, names: list[str]) -> tuple[float, float, set[str]]:
@@ -84,7 +76,7 @@ def test_the_cut_is_the_best_division(channels: list[int], lines: str, islands: 
     for island in islands:
         cheapest, all_integers, left = best(model, [name for name in placement.nodes if name in island])
         expected |= left if cheapest <= 0.75 * all_integers else set()
-    assert set(slower_in_integers(model, placement, observed(model))) == expected
+    assert set(slower_in_integers(model, placement, elements(model))) == expected
 
 
 def test_a_small_island_is_judged_by_itself():
@@ -98,36 +90,47 @@ def test_a_small_island_is_judged_by_itself():
             w=normal(1024, 4096), v=normal(1024, 8192), d=normal(8, 1), s=np.array([-1, 1024, 8]),
         )
     )  # fmt: skip
-    seen = {
-        name: Observation(0.0, 1.0, np.array([count * SAMPLES], np.uint64))
-        for name, count in {"x": 1024, "t": 8192}.items()
-    }
     placement = place_activations(model)
     assert placement.nodes == ("z", "u", "y")
-    assert slower_in_integers(model, placement, seen) == ("y",)
+    assert slower_in_integers(model, placement, {"x": 1024, "t": 8192}) == ("y",)
 
 
 def test_depthwise_layers_of_few_channels_are_faster_in_float_and_wide_dense_ones_are_not():
     """As docs/kernels.md has it; the early layers of a mobile network against the late ones."""
     early = prepared([16, 16], "a = Conv <group=16, pads=[1,1,1,1]> (x, d0)  y = Conv <group=16> (a, d0)", 112)
-    assert set(slower_in_integers(early, place_activations(early), observed(early))) == {"a", "y"}
+    assert set(slower_in_integers(early, place_activations(early), elements(early))) == {"a", "y"}
     late = prepared([256, 256, 256], "a = Conv(x, w0)  y = Conv(a, w1)", 14)
-    assert slower_in_integers(late, place_activations(late), observed(late)) == ()
+    assert slower_in_integers(late, place_activations(late), elements(late)) == ()
 
 
 def test_an_activation_goes_with_its_operation():
     lines = "a = Conv <group=16, pads=[1,1,1,1]> (x, d0)  r = Relu(a)  y = Conv <group=16> (r, d0)"
     early = prepared([16, 16], lines, 112)
-    assert {"a", "r"} <= set(slower_in_integers(early, place_activations(early), observed(early)))
+    assert {"a", "r"} <= set(slower_in_integers(early, place_activations(early), elements(early)))
 
 
 def test_what_an_activation_bounds_is_as_large_as_what_comes_out_of_it():
     """Calibration looks behind the activation alone; the wide layers before it still belong in integers."""
     late = prepared([256, 256, 256], "a = Conv(x, w0)  r = Relu(a)  b = Conv(r, w1)  y = Relu(b)", 14)
     placement = place_activations(late)
-    seen = {name: each for name, each in observed(late).items() if name in placement.tensors}
+    seen = {name: each for name, each in elements(late).items() if name in placement.tensors}
     assert set(seen) == {"x", "r", "y"} and slower_in_integers(late, placement, seen) == ()
     early = prepared([16, 16], "a = Conv <group=16, pads=[1,1,1,1]> (x, d0)  r = Relu(a)  y = Conv(r, w0)", 112)
     placement = place_activations(early)
-    some = {name: each for name, each in observed(early).items() if name in placement.tensors}
-    assert slower_in_integers(early, placement, some) == slower_in_integers(early, placement, observed(early))
+    some = {name: each for name, each in elements(early).items() if name in placement.tensors}
+    assert slower_in_integers(early, placement, some) == slower_in_integers(early, placement, elements(early))
+
+
+@pytest.mark.parametrize("size", [14, 56])
+def test_what_is_faster_in_float_stays_there_whatever_is_kept(size: int):
+    """So that what calibration has looked at is enough for every placement."""
+    lines = "a = Conv <group=16, pads=[1,1,1,1]> (x, d0)  b = HardSwish(a)  s = Softplus(b)  c = Conv(s, w0)"
+    model = prepared([16, 256, 256], f"{lines}  h = HardSwish(c)  y = Conv(h, w1)", size)
+    recipe, sizes = Recipe("int8"), elements(model)
+    first, faster = fast_placement(model, recipe, sizes)
+    assert (set(first.nodes), set(faster)) == (set("chy"), set("ab"))
+    for kept in (set(some) for count in range(5) for some in combinations("abchy", count)):
+        placement, slow = fast_placement(model, recipe, sizes, kept)
+        assert set(placement.tensors) <= set(first.tensors)
+        assert not {*kept, *faster, *slow}.intersection(placement.nodes)
+        assert set(slow) | set(placement.nodes) == set(integer_placement(model, recipe, kept).nodes)
