@@ -7,7 +7,7 @@ a tensor of interest hangs by a ReorderOutput. Touching the blocked tensor itsel
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -78,7 +78,8 @@ def cut(model: ir.Model, layouts: Mapping[str, Layout]) -> Cut:
     """Cut a graph so that each tensor of `layouts` is complete after some stage, and read by later stages only.
 
     There are as few stages as the longest chain of such tensors allows: what lies on parallel branches shares one, and
-    of tensors that are only looked at (`values`) up to `_SEEN_TOGETHER` do, and may be read in it.
+    of tensors that are only looked at (`values`) up to `_SEEN_TOGETHER` do, and may be read in it. Beside such tensors a
+    hard-swish is a stage of its own.
     The element type of a stage's input is missing in its model where only the stage that puts it out knows it.
 
     Raises:
@@ -134,6 +135,8 @@ class _Layout:
                 self._touch(name, name, layout)
                 nodes = _read_back(model, nodes, reorder)
         self.nodes = [node for node in nodes if not (len(node.output) == 1 and node.output[0] in dropped)]
+        if self.seen:  # each of these then is a stage of its own, which goes through memory once
+            self.borders.update(name for ends in _hard_swishes(self.nodes) for name in ends)
 
     def _touch(self, tensor: str, name: str, layout: Layout) -> None:
         self.touched.setdefault(tensor, []).append(name)
@@ -141,6 +144,16 @@ class _Layout:
             self.seen.add(tensor)
         else:
             self.borders.add(tensor)
+
+
+def _hard_swishes(nodes: Sequence[onnx.NodeProto]) -> Iterator[tuple[str, str]]:
+    """(what goes in, what comes out) of each x·HardSigmoid(x)."""
+    gates = {node.output[0]: node.input[0] for node in nodes if (node.domain, node.op_type) == ("", "HardSigmoid")}
+    for node in nodes:
+        if (node.domain, node.op_type) == ("", "Mul"):
+            for gate, source in (node.input, reversed(node.input)):
+                if gates.get(gate) == source:
+                    yield source, node.output[0]
 
 
 def _read_back(model: onnx.ModelProto, nodes: list[onnx.NodeProto], reorder: onnx.NodeProto) -> list[onnx.NodeProto]:

@@ -75,8 +75,9 @@ def candidates(
 
 def _error(replay: Replay, judge: OutputError) -> float:
     """Of the outputs, as the graph is now, computed from what is known before the replay's next stop."""
-    results = list(_run(replay.fork(judge.names), len(judge.feeds)))
-    return judge.of_outputs([list(column) for column in zip(*results, strict=True)])
+    piece = replay.fork(judge.names)
+    squares = in_order(lambda batch: judge.squares(piece.run(batch), batch), range(len(judge.feeds)), cores(), ahead=0)
+    return judge.of_squares(list(squares))
 
 
 def _go_on(replay: Replay, batches: int) -> None:

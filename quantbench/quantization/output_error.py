@@ -36,6 +36,11 @@ class OutputError:
         self.feeds = feeds
         self.names = comparable(model)
         self._exact = self._outputs(model.clone())
+        spreads = (
+            sum(_square(old - old.mean()) if _counts(old) else 0.0 for old in column)
+            for column in zip(*self._exact, strict=True)
+        )
+        self._spreads = [max(spread, 1e-30) for spread in spreads]
 
     def of(self, model: ir.Model) -> float:
         """Squared error of a graph's outputs over the exact outputs' variance; the worst float32 output counts.
@@ -43,22 +48,33 @@ class OutputError:
         The graph is used up: its narrow weights are widened, and it puts out what is compared.
         """
         widen_weights(model)
-        return self.of_outputs(self._outputs(model))
+        return self.of_squares([self.squares(outputs, batch) for batch, outputs in enumerate(self._outputs(model))])
 
-    def of_outputs(self, changed: Sequence[Sequence[Array]]) -> float:
-        """The same for values of the tensors `names`, for each one array a batch."""
-        errors = [
-            sum(float(np.square(new - old).sum()) for new, old in zip(each, exact, strict=True))
-            / max(sum(float(np.square(old - old.mean()).sum()) for old in exact), 1e-30)
-            for each, exact in zip(changed, self._exact, strict=True)
-            if exact[0].dtype == np.float32
+    def squares(self, outputs: Sequence[Array], batch: int) -> list[float]:
+        """Squared error of what one batch makes of each of the tensors `names`; 0 where it is not float32."""
+        return [
+            _square(new - old) if _counts(old) else 0.0 for new, old in zip(outputs, self._exact[batch], strict=True)
         ]
-        return max(errors, default=0.0)
 
-    def _outputs(self, model: ir.Model) -> list[list[Array]]:
-        """For each tensor that is compared its values, one array a batch; the graph puts out these from now on."""
+    def of_squares(self, squares: Sequence[Sequence[float]]) -> float:
+        """The same as `of`, from the squares of all batches."""
+        sums = map(sum, zip(*squares, strict=True))
+        return max((total / spread for total, spread in zip(sums, self._spreads, strict=True)), default=0.0)
+
+    def _outputs(self, model: ir.Model) -> list[Sequence[Array]]:
+        """For each batch the tensors that are compared; the graph puts out these from now on."""
         put_out(model, self.names)
-        return [list(column) for column in zip(*run_batches(model, self.feeds), strict=True)]
+        return run_batches(model, self.feeds)
+
+
+def _counts(values: Array) -> bool:
+    return values.dtype == np.float32
+
+
+def _square(values: Array) -> float:
+    """The sum of squares of values that nothing needs any more."""
+    values = np.asarray(values)
+    return float(np.square(values, out=values).sum())
 
 
 def put_out(model: ir.Model, names: Sequence[str]) -> None:

@@ -50,19 +50,21 @@ def run_errors(
 def _errors(pieces: Segments, judge: OutputError) -> tuple[float, list[float]]:
     """The error of the pieces as they are, and for each the one when it alone is changed."""
 
-    def run(tensors: Mapping[str, Array], piece: int) -> tuple[dict[str, Array], list[Array]]:
-        """What is taken behind the piece, and the outputs where it is changed."""
+    def run(tensors: Mapping[str, Array], batch: int, piece: int) -> tuple[dict[str, Array], list[float]]:
+        """What is taken behind the piece, and the squared errors of the outputs where it is changed."""
         changed = pieces.step(tensors, piece, changed=True)
-        return pieces.step(tensors, piece), pieces.rest(changed, piece + 1)
+        return pieces.step(tensors, piece), judge.squares(pieces.rest(changed, piece + 1), batch)
 
     errors = []
     tensors: Sequence[Mapping[str, Array]] = judge.feeds
+    batches = range(len(tensors))
     count = len(pieces.taken) - 1
     with ThreadPoolExecutor(cores()) as pool:
         for piece in progress(range(count), count, "finding harmful layers"):
-            tensors, outputs = zip(*pool.map(partial(run, piece=piece), tensors), strict=True)
-            errors.append(judge.of_outputs(list(zip(*outputs, strict=True))))
-    return judge.of_outputs([[batch[name] for batch in tensors] for name in judge.names]), errors
+            tensors, squares = zip(*pool.map(partial(run, piece=piece), tensors, batches), strict=True)
+            errors.append(judge.of_squares(squares))
+    ends = [judge.squares([each[name] for name in judge.names], batch) for batch, each in enumerate(tensors)]
+    return judge.of_squares(ends), errors
 
 
 def _in_floats(model: ir.Model, decided: Decision) -> ir.Model:

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx_models import graph, run
+from onnx_models import graph, normal, run
 
 from quantbench.graphs.hard_swish_stage import hard_swish_stage
 from quantbench.graphs.stages import cut
@@ -65,3 +65,25 @@ def test_feeds_are_never_written_to() -> None:
     before = x.copy()
     StagedSession(ir.from_proto(graph(HARD_SWISH)), {"y": Tap(lambda _: None)}, 1).run({"x": x})
     np.testing.assert_array_equal(x, before)
+
+
+def test_between_tensors_that_are_counted_it_is_a_stage_of_its_own() -> None:
+    """Which goes through memory once, where two operations of ONNX Runtime go through it five times."""
+    text = (
+        "g (float[n,3,8,8] x) => (float[n,16,4,4] y) { a = Conv(x, w)  h = HardSwish(a)  b = Conv(h, v)  y = Relu(b) }"
+    )
+    model = ir.from_proto(graph(text, w=normal(32, 3, 3, 3), v=normal(16, 32, 3, 3)))
+    counted = ("x", "a", "h", "b", "y")
+    stages = [
+        [node.op_type for node in stage.model.graph.node]
+        for stage in cut(model, dict.fromkeys(counted, "values")).stages
+    ]
+    assert ["HardSigmoid", "Mul"] in stages and len(stages) == 3
+    x, seen = normal(2, 3, 8, 8, seed=1), {}
+    taps = {name: Tap(lambda values, name=name: seen.update({name: values.copy()}), "values") for name in counted}
+    StagedSession(model, taps, 1).run({"x": x})
+    (h,) = run(
+        graph("g (float[n,32,6,6] a) => (float[n,32,6,6] h) { h = HardSwish(a) }"),
+        {"a": seen["a"].reshape(2, 32, 6, 6)},
+    )
+    np.testing.assert_array_equal(seen["h"].ravel(), h.ravel())
