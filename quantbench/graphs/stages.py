@@ -78,8 +78,8 @@ def cut(model: ir.Model, layouts: Mapping[str, Layout]) -> Cut:
     """Cut a graph so that each tensor of `layouts` is complete after some stage, and read by later stages only.
 
     There are as few stages as the longest chain of such tensors allows: what lies on parallel branches shares one, and
-    of tensors that are only looked at (`values`) up to `_SEEN_TOGETHER` do, and may be read in it. Beside such tensors a
-    hard-swish is a stage of its own.
+    of tensors that are only looked at (`values`) up to `_SEEN_TOGETHER` do, and may be read in it. Beside such tensors
+    a hard-swish is a stage of its own.
     The element type of a stage's input is missing in its model where only the stage that puts it out knows it.
 
     Raises:
