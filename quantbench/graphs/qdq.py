@@ -200,7 +200,7 @@ def _compute(graph: ir.Graph, codes: ir.Value, affine: Affine, name: str, output
 
 
 def _parameters(graph: ir.Graph, affine: Affine, name: str) -> list[ir.Value]:
-    """The scale and zero point of a tensor as initializers; blocks whose zero points are 0 have none.
+    """The scale and zero point of a tensor as initializers; blocks and biases whose zero points are 0 have none.
 
     Scales of blocks that are multiples of their channel's are stored so: a DequantizeLinear, not yet in the graph,
     multiplies them.
@@ -209,7 +209,7 @@ def _parameters(graph: ir.Graph, affine: Affine, name: str) -> list[ir.Value]:
         scale = add_initializer(graph, f"{name}_scale", np.asarray(affine.scale, np.float32))
     else:
         scale = _multiplied(graph, affine, name)
-    if affine.block_size and not np.any(affine.zero_point):
+    if (affine.block_size or affine.format == "int32") and not np.any(affine.zero_point):
         return [scale]
     return [scale, add_initializer(graph, f"{name}_zero_point", _tensor(affine.zero_point, affine.format))]
 
