@@ -31,7 +31,8 @@ Sizes = dict[str, dict[str, float]]
 
 _Viewers = dict[tuple[str, str], Callable[[Array], object]]  # by graph and tensor
 
-_BATCH = 32
+_BATCH, _BATCH_BYTES = 32, 2 << 20
+"""Samples that run together, and what their inputs may take: their tensors are counted when several are complete."""
 _RECORDED_BATCH = 8
 _RECORDED_BATCH_BYTES = 1 << 20
 """Kept inputs that run together: little, because what runs them later may hold every tensor of a batch."""
@@ -112,7 +113,7 @@ class Observer:
         others = sorted(set(range(count)) - set(kept)) if counting else []
         few = min(_RECORDED_BATCH, max(len(kept) // _RECORDED_BATCHES, 1))
         batches = [(part, True) for part in _batches(kept, fitting_batch(samples, few, _RECORDED_BATCH_BYTES))]
-        batches += [(part, False) for part in _batches(others, fitting_batch(samples, _BATCH))]
+        batches += [(part, False) for part in _batches(others, fitting_batch(samples, _BATCH, _BATCH_BYTES))]
 
         def run(batch: tuple[Sequence[int], bool]) -> tuple[Feeds, list[Any]]:
             indices, keep = batch

@@ -13,9 +13,11 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 from quantbench.errors import InputError
 from quantbench.graphs.executor import TensorSpec, session_options, tensor_specs
@@ -26,6 +28,8 @@ NCHWC = "com.microsoft.nchwc"
 """Domain of the operators in ONNX Runtime's blocked layout: channels in blocks of 8 or 16, the last one padded."""
 
 _APART = "/apart"
+_LARGE = 1 << 12
+"""Bytes of a weight from which it is lent."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +102,33 @@ def _optimised(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[TensorSpe
         path = Path(folder) / "optimised.onnx"
         options = session_options(threads=1)
         options.optimized_model_filepath = str(path)
+        lent = _lend_weights(model, options)
         try:
             session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's own exceptions share no base class
             raise InputError(f"ONNX Runtime cannot open the graph: {str(error).strip().splitlines()[0]}") from error
         specs = tensor_specs(session.get_inputs()), tensor_specs(session.get_outputs())
-        del session
+        del session, lent
         return onnx.load(path), *specs
+
+
+def _lend_weights(model: onnx.ModelProto, options: ort.SessionOptions) -> list[NDArray[np.float32]]:
+    """Hand the large weights of a graph to a session past the file format, in which they are copied several times.
+
+    Returns what has to live as long as the session.
+    """
+    lent = {}
+    for tensor in model.graph.initializer:
+        data = tensor.raw_data if tensor.data_type == onnx.TensorProto.FLOAT else b""
+        if len(data) >= _LARGE:
+            lent[tensor.name] = np.frombuffer(data, np.float32).reshape(tensor.dims)
+            tensor.ClearField("raw_data")
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+            tensor.external_data.add(key="location", value="lent")
+            tensor.external_data.add(key="length", value=str(len(data)))
+    values = [ort.OrtValue.ortvalue_from_numpy(array) for array in lent.values()]
+    options.add_external_initializers(list(lent), values)
+    return list(lent.values())
 
 
 def _bypassed(before: onnx.ModelProto, after: onnx.ModelProto, kept: Collection[str]) -> set[str]:

@@ -33,7 +33,7 @@ nothing else holds. False where a session does better; then nothing is changed."
 
 _LARGEST_BLOCK = 16
 _REORDERED = 4
-_SEEN_TOGETHER = 8
+_SEEN_TOGETHER = 4
 """Tensors that a stage puts out to be looked at: fewer sessions, for the memory of so many."""
 
 

@@ -68,12 +68,12 @@ class Watched:
     def __init__(self, models: Mapping[str, ir.Model], recipe: Recipe, task: Task, inputs: Sequence[Array]) -> None:
         self._models, self._recipe, self._task = models, recipe, task
         could = {name: integer_placement(model, recipe).tensors for name, model in models.items()}
+        if any(could.values()):
+            begun(load_kernels)  # which a process does once
         self._observer = Observer(models, could)
         self._sizes = self._observer.sizes(task, inputs)
         placed = {name: fast_placement(model, recipe, self._sizes[name])[0] for name, model in models.items()}
         self._observer.watch({name: placement.tensors for name, placement in placed.items()})
-        if self._watches:
-            begun(load_kernels)  # which a process does once
 
     def calibrate(
         self, samples: Samples, count: int, folder: Path | None, source: Callable[[], Mapping[str, Any]]
