@@ -15,7 +15,7 @@ from small_reference import SAMPLES, images, network, small_reference
 
 from quantbench.calibration import Histogram
 from quantbench.errors import InputError, MissingError
-from quantbench.quantization import Conversion, LayerRule, Recipe, convert, load_variant, open_variant
+from quantbench.quantization import Conversion, LayerRule, Recipe, convert, load_variant, open_variant, planning
 from quantbench.references import Reference
 from quantbench.support import sha256_file, sha256_lines
 
@@ -314,6 +314,20 @@ def test_kept_observations_give_the_same_variant_without_observing_again(tmp_pat
         monkeypatch.undo()
         assert [file.read_bytes() for file in files(fresh)] == [file.read_bytes() for file in files(again)]
     assert len(list(keep.glob("small-*.npz"))) == 1
+
+
+def test_what_is_faster_in_float_is_not_counted(tmp_path: Path, monkeypatch):
+    """Sizes decide before calibration; biases are corrected all the same."""
+    counted: list[str] = []
+    monkeypatch.setattr(Histogram, "add", lambda self, values: counted.append(self._name))
+    monkeypatch.setattr(planning, "slower_in_integers", lambda model, placement, sizes: placement.nodes)
+    keep = tmp_path / "observations"
+    made = convert(small_reference(tmp_path), Recipe("int8"), out=tmp_path / "variants", observations=keep)
+    plan = plan_of(made)["graphs"]["model"]
+    assert plan["faster_in_float"] and not plan["integer_nodes"]
+    assert set(counted) <= {""} and not keep.exists(), "one value is counted to load what counts"
+    assert made.document()["calibration"]["samples"] == SAMPLES
+    assert operators(model_of(made)).count("QuantizeLinear") == 0
 
 
 def files(folder: Path) -> list[Path]:
