@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -61,12 +62,17 @@ class Observer:
         self._executor = _opened(models, self.tensors, self._viewers, threads)
 
     def sizes(self, task: Task, inputs: Sequence[Array]) -> Sizes:
-        """How large each of the tensors is, in the mean over some samples' inputs; a task may make several calls."""
+        """How large each of the tensors is, in the mean over a few samples' inputs, each alone.
+
+        A task may make many calls of a graph for a sample; it is stopped when all tensors have been seen.
+        """
         found: dict[tuple[str, str], list[int]] = {key: [] for key in self._watched()}
-        self._viewers.clear()
-        self._viewers.update({key: partial(_add_size, each) for key, each in found.items()})
         for each in inputs:
-            task.infer(self._executor, task.feeds(self._executor, [each]))
+            left = set(found)
+            self._viewers.clear()
+            self._viewers.update({key: partial(_add_size, key, sizes, left) for key, sizes in found.items()})
+            with suppress(_Enough):
+                task.infer(self._executor, task.feeds(self._executor, [each]))
         sizes: Sizes = {graph: {} for graph in self.tensors}
         for (graph, name), elements in found.items():
             if elements:
@@ -171,8 +177,20 @@ def _show(viewers: _Viewers, tensor: tuple[str, str], values: Array) -> None:
         view(values)
 
 
-def _add_size(sizes: list[int], values: Array) -> None:
+class _Enough(Exception):  # noqa: N818 (nothing is wrong)
+    """All that was to be seen has been seen."""
+
+
+def _add_size(tensor: tuple[str, str], sizes: list[int], left: set[tuple[str, str]], values: Array) -> None:
+    """Note how large a tensor is.
+
+    Raises:
+        _Enough: it was the last of those that are left.
+    """
     sizes.append(values.size)
+    left.discard(tensor)
+    if not left:
+        raise _Enough
 
 
 def _spread(samples: Samples, count: int, recorded: int, recorded_bytes: int) -> list[int]:

@@ -129,6 +129,21 @@ def test_sizes_are_those_of_one_call_for_one_sample():
     assert observer.sizes(Ragged(), [IMAGES[0]])["decoder"]["s"] == 384
 
 
+def test_sizes_take_no_more_calls_than_they_need():
+    calls = []
+
+    class Endless(TwoGraphs):
+        def infer(self, executor: Any, feeds: Any) -> Any:
+            (state,) = executor.run(feeds, "encoder")
+            while True:
+                calls.append(len(calls))
+                executor.run({"s": state}, "decoder")
+
+    observer = Observer(models(), {"encoder": ["c"], "decoder": ["s", "t"]})
+    assert observer.sizes(Endless(), list(IMAGES[:3])) == {"encoder": {"c": 128}, "decoder": {"s": 128, "t": 128}}
+    assert len(calls) == 3
+
+
 def test_what_is_not_watched_any_more_is_not_counted():
     observer = Observer(models(), {"encoder": ["x", "c"], "decoder": ["s"]})
     observer.sizes(TwoGraphs(), [IMAGES[0]])
