@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from quantbench.graphs.executor import SessionExecutor
-from quantbench.graphs.stages import DirectStage, Stage
+from quantbench.graphs.stages import DirectStage, Stage, hard_swishes
 
 __all__ = ["hard_swish_stage"]
 
@@ -54,13 +54,9 @@ def hard_swish_stage(stage: Stage, given: Collection[str], threads: int | None) 
 def _constants(stage: Stage) -> tuple[np.float32, np.float32] | None:
     """α and β of a stage of HardSigmoid and Mul that make a hard-swish."""
     nodes = stage.model.graph.node
-    if [(node.domain, node.op_type) for node in nodes] != [("", "HardSigmoid"), ("", "Mul")]:
+    if len(nodes) != 2 or [(*stage.inputs, *stage.outputs)] != list(hard_swishes(nodes)):
         return None
-    gate, product = nodes
-    factors = sorted([*gate.input, *gate.output])
-    if sorted(product.input) != factors or stage.outputs != tuple(product.output) or len(stage.inputs) != 1:
-        return None
-    given = {attribute.name: attribute.f for attribute in gate.attribute}
+    given = {attribute.name: attribute.f for attribute in nodes[0].attribute}
     return np.float32(given.get("alpha", 0.2)), np.float32(given.get("beta", 0.5))
 
 

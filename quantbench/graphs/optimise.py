@@ -113,7 +113,8 @@ def _optimised(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[TensorSpe
 
 
 def _lend_weights(model: onnx.ModelProto, options: ort.SessionOptions) -> list[NDArray[np.float32]]:
-    """Hand the large weights of a graph to a session past the file format, in which they are copied several times.
+    """Hand the large weights of a graph, which loses them, to a session past the file format, in which they are copied
+    several times.
 
     Returns what has to live as long as the session.
     """

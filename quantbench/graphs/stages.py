@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from quantbench.graphs.executor import TensorSpec
 from quantbench.graphs.optimise import NCHWC, Optimised, optimise, reads
 
-__all__ = ["Cut", "DirectStage", "Layout", "Stage", "cut"]
+__all__ = ["Cut", "DirectStage", "Layout", "Stage", "cut", "hard_swishes"]
 
 Layout = Literal["any", "values", "plain"]
 """How a tensor may look when it is touched.
@@ -136,7 +136,7 @@ class _Layout:
                 nodes = _read_back(model, nodes, reorder)
         self.nodes = [node for node in nodes if not (len(node.output) == 1 and node.output[0] in dropped)]
         if self.seen:  # each of these then is a stage of its own, which goes through memory once
-            self.borders.update(name for ends in _hard_swishes(self.nodes) for name in ends)
+            self.borders.update(name for ends in hard_swishes(self.nodes) for name in ends)
 
     def _touch(self, tensor: str, name: str, layout: Layout) -> None:
         self.touched.setdefault(tensor, []).append(name)
@@ -146,7 +146,7 @@ class _Layout:
             self.borders.add(tensor)
 
 
-def _hard_swishes(nodes: Sequence[onnx.NodeProto]) -> Iterator[tuple[str, str]]:
+def hard_swishes(nodes: Sequence[onnx.NodeProto]) -> Iterator[tuple[str, str]]:
     """(what goes in, what comes out) of each x·HardSigmoid(x)."""
     gates = {node.output[0]: node.input[0] for node in nodes if (node.domain, node.op_type) == ("", "HardSigmoid")}
     for node in nodes:

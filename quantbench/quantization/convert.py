@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from quantbench.datasets import Dataset, open_dataset
 from quantbench.datasets.hashing import HashedSamples
@@ -47,7 +46,6 @@ from quantbench.tasks import make_task
 
 __all__ = ["convert"]
 
-Array = NDArray[Any]
 _CHANGED = 3.0
 """Answers that may change for each that may be lost: one changes to the better, or from wrong to wrong, about as often
 as to the worse."""
@@ -93,9 +91,10 @@ def convert(
     task = make_task(reference, dataset)
     load = partial(_load, reference, recipe)
     loading = begun(load) if anew else None  # while samples are prepared
-    inputs = inputs_of_each_shape(dataset.calibration, count)
-    watch = partial(Watched, recipe=recipe, task=task, inputs=inputs)
-    watching = begun(lambda: watch(loading.result()[0])) if loading and count and not recipe.equalizes else None
+    watching = None
+    if loading and count and not recipe.equalizes:
+        inputs = inputs_of_each_shape(dataset.calibration, count)
+        watching = begun(lambda: Watched(loading.result()[0], recipe, task, inputs))
     samples = HashedSamples(keep_samples(dataset.calibration, count, "reading calibration samples", _INPUT_BYTES))
 
     def source() -> dict[str, Any]:
@@ -113,7 +112,10 @@ def convert(
         equalized = {name: equalize(model, feeds[name]) for name, model in models.items()}
     calibrated = Calibrated()
     if count:
-        watched = watch(models) if watching is None else watching.result()
+        if watching is None:
+            watched = Watched(models, recipe, task, inputs_of_each_shape(samples, count))
+        else:
+            watched = watching.result()
         calibrated = watched.calibrate(samples, count, observations, source)
         del watched, watching  # with their sessions
     shrink_shared_arena()

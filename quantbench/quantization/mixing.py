@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -17,12 +17,13 @@ from quantbench.quantization.output_error import OutputError
 from quantbench.quantization.placement import weight_uses
 from quantbench.quantization.plan import GraphPlan
 from quantbench.quantization.precision import Candidate, most_saved
-from quantbench.quantization.rounding.replay import Piece, Replay
+from quantbench.quantization.rounding.replay import Replay
 from quantbench.quantization.writing import array_of, replace_array
 from quantbench.support import progress, return_memory
 
 __all__ = ["candidates", "choose_narrow", "narrow_weights"]
 
+T = TypeVar("T")
 Array = NDArray[Any]
 
 Weights = Mapping[str, Sequence[Candidate]]
@@ -76,21 +77,21 @@ def candidates(
 def _error(replay: Replay, judge: OutputError) -> float:
     """Of the outputs, as the graph is now, computed from what is known before the replay's next stop."""
     piece = replay.fork(judge.names)
-    squares = in_order(lambda batch: judge.squares(piece.run(batch), batch), range(len(judge.feeds)), cores(), ahead=0)
+    squares = _each(lambda batch: judge.squares(piece.run(batch), batch), len(judge.feeds))
     return judge.of_squares(list(squares))
 
 
 def _go_on(replay: Replay, batches: int) -> None:
     """To the next stop."""
     piece = replay.open()
-    for _ in _run(piece, batches):
+    for _ in _each(piece.run, batches):
         pass
     replay.close(piece)
 
 
-def _run(piece: Piece, batches: int) -> Iterator[list[Array]]:
-    """The tensors of a piece for one batch after the other, some of which run side by side."""
-    return in_order(piece.run, range(batches), cores(), ahead=0)
+def _each(work: Callable[[int], T], batches: int) -> Iterator[T]:
+    """What is made of one batch after the other, some of which run side by side."""
+    return in_order(work, range(batches), cores(), ahead=0)
 
 
 def choose_narrow(weights: Weights, budget: float, excess: Callable[[Narrow], float]) -> Narrow:
