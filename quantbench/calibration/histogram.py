@@ -26,7 +26,7 @@ _PADDING = 272  # rows that are a power of two apart would look alike to the pro
 _STRETCH = 256  # values that are counted, or stood for, together
 _STANDS_FOR = 8
 _SAMPLED_FROM = 1 << 16  # values of an array from which on a part stands for the rest
-_TAIL_SAMPLE = 1 << 11
+_TAIL_PLACES, _TAIL_NEIGHBOURS = 1 << 9, 4  # what is read at one place costs as much as its first value
 _CAPACITY = 1 << 31  # values that 32-bit counters, and their sums, may take before they are emptied
 
 
@@ -38,7 +38,7 @@ class Observation:
         minimum, maximum: the extremes, exact.
         counts: uint64, one for each of the `BINS` bins; bin k holds the values whose float32 pattern starts with
             the 15 bits of k, so a bin is 1/64 of its values wide. Their sum is the number of values. Of arrays of
-            65,536 values and more, the rarest, some 0.07% on either side, are counted one by one, and of what lies
+            65,536 values and more, the rarest, some 0.1% on either side, are counted one by one, and of what lies
             between one value may stand for eight.
     """
 
@@ -136,15 +136,17 @@ _ALL_TAIL = (i32(2**31 - 1), i32(-(2**31)))
 
 @numba.njit(nogil=True, cache=True)
 def _tails(patterns: NDArray[np.int32]) -> tuple[np.int32, np.int32]:
-    """The keys below and above which values are rare: the inner ones of the extremes of two samples. They are spread
-    by the golden ratio, which is in step with no axis of the array."""
+    """The keys below and above which values are rare: the inner ones of the extremes of two samples. They are taken at
+    places that are spread by the golden ratio, which is in step with no axis of the array."""
     lower, upper = i32(-(2**31)), i32(2**31 - 1)
-    for first in (0, _TAIL_SAMPLE):
+    groups = np.uint64(patterns.size // _TAIL_NEIGHBOURS)
+    for first in (0, _TAIL_PLACES):
         low, high = i32(2**31 - 1), i32(-(2**31))
-        for k in range(first, first + _TAIL_SAMPLE):
-            place = np.uint64(u32(u32(k) * u32(0x9E3779B1))) * np.uint64(patterns.size) >> np.uint64(32)
-            key = _key(patterns[place])
-            low, high = min(low, key), max(high, key)
+        for k in range(first, first + _TAIL_PLACES):
+            group = np.uint64(u32(u32(k) * u32(0x9E3779B1))) * groups >> np.uint64(32)
+            for j in range(_TAIL_NEIGHBOURS):
+                key = _key(patterns[group * np.uint64(_TAIL_NEIGHBOURS) + np.uint64(j)])
+                low, high = min(low, key), max(high, key)
         lower, upper = max(lower, low), min(upper, high)
     return lower, upper
 

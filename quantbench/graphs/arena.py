@@ -1,21 +1,26 @@
-"""One arena that many sessions draw on, so that memory goes from one to the next instead of each taking its own.
+"""Memory for sessions: one arena that many draw on, so that it goes from one to the next, and arrays to lend them.
 
-It keeps what it once took until it is told to let go.
+The arena keeps what it once took until it is told to let go.
 """
 
 from __future__ import annotations
 
+import math
 import threading
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 import onnx
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 from quantbench.graphs.executor import session_options
 
-__all__ = ["share_arena", "shrink_shared_arena"]
+__all__ = ["LINE", "aligned", "share_arena", "shrink_shared_arena"]
 
+LINE = 64
+"""Bytes of a cache line, at whose start processors like arrays to start."""
 _REGISTERING = threading.Lock()
 
 
@@ -48,3 +53,11 @@ def shrink_shared_arena() -> None:
 def _register_arena() -> None:
     memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     ort.create_and_register_allocator(memory, None)
+
+
+def aligned(shape: Sequence[int]) -> NDArray[np.float32]:
+    """An array of that shape, not filled, that starts at a cache line."""
+    size = 4 * math.prod(shape)
+    memory = np.empty(size + LINE, np.uint8)
+    start = -memory.ctypes.data % LINE
+    return memory[start : start + size].view(np.float32).reshape(shape)

@@ -18,6 +18,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from quantbench.graphs.arena import LINE, aligned
 from quantbench.graphs.small_stages import Arithmetic, SmallStage, Split
 from quantbench.graphs.stages import DirectStage, Stage
 from quantbench.numerics import Format
@@ -33,7 +34,6 @@ _SHAPES = 64
 """Shapes of the inputs that a thread remembers."""
 _OFTEN = 8
 """Ordinary runs before there is one on arrays that stay, which takes about as long to prepare as so many save."""
-_LINE = 64
 _NUMBERS = "fiub"
 
 
@@ -66,7 +66,7 @@ class FixedRuns:
     def run(self, feeds: Mapping[str, Array]) -> list[Array] | None:
         """Every output of the graph, as new arrays, or None where there is no run for such inputs."""
         if not hasattr(self._own, "runs"):
-            self._own.runs, self._own.memory = {}, _aligned(_WORKSPACE)
+            self._own.runs, self._own.memory = {}, aligned([_WORKSPACE // 4])
         runs: dict[Any, _Run | int | None] = self._own.runs
         key = tuple([(array.shape, array.dtype) for array in feeds.values()])
         run = runs.get(key, 0)
@@ -200,16 +200,9 @@ class _Binder:
         if not isinstance(values, np.ndarray | np.number) or values.dtype.kind not in _NUMBERS or not values.size:
             raise _UnfitError
         start, stop = self._end, self._end + values.nbytes
-        self._end = -(-stop // _LINE) * _LINE
+        self._end = -(-stop // LINE) * LINE
         if stop > self._memory.nbytes:
             raise _UnfitError
         place = self._memory.view(np.uint8)[start:stop].view(values.dtype).reshape(values.shape)
         np.copyto(place, values)
         return place
-
-
-def _aligned(size: int) -> NDArray[np.float32]:
-    """So many bytes that start at a cache line."""
-    memory = np.empty(size + _LINE, np.uint8)
-    start = -memory.ctypes.data % _LINE
-    return memory[start : start + size].view(np.float32)

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,16 +21,17 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from quantbench.errors import InputError
+from quantbench.graphs.arena import aligned
 from quantbench.graphs.executor import TensorSpec, session_options, tensor_specs
 
-__all__ = ["NCHWC", "Optimised", "optimise", "reads"]
+__all__ = ["NCHWC", "Optimised", "initializers", "optimise", "reads"]
 
 NCHWC = "com.microsoft.nchwc"
 """Domain of the operators in ONNX Runtime's blocked layout: channels in blocks of 8 or 16, the last one padded."""
 
 _APART = "/apart"
 _LARGE = 1 << 12
-"""Bytes of a weight from which it is lent."""
+"""Bytes of a weight from which it is kept out of the file format, in which it would be copied several times."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,15 @@ class Optimised:
     """An optimised graph.
 
     Attributes:
-        model: nodes in topological order; may hold operators of `NCHWC`. The kept tensors are outputs of it, too.
+        model: nodes in topological order; may hold operators of `NCHWC`. The kept tensors are outputs of it, too. The
+            tensors of `weights` have no data in it.
+        weights: the large float32 initializers by name.
         apart: kept tensors that were cut apart; all their readers read them by their own name.
         inputs, outputs: of the graph that was given.
     """
 
     model: onnx.ModelProto
+    weights: dict[str, NDArray[np.float32]]
     apart: frozenset[str]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -58,14 +63,22 @@ def optimise(model: ir.Model, kept: Collection[str]) -> Optimised:
     while True:
         before = ir.to_proto(model)
         _expose(before, kept, apart)
-        after, inputs, outputs = _optimised(before)
+        after, weights, inputs, outputs = _optimised(before)
         _join(before, apart)
         _join(after, apart)
         bypassed = _bypassed(before, after, kept)
         if bypassed <= apart:
             own = len(model.graph.inputs), len(model.graph.outputs)
-            return Optimised(after, frozenset(apart), inputs[: own[0]], outputs[: own[1]])
+            return Optimised(after, weights, frozenset(apart), inputs[: own[0]], outputs[: own[1]])
         apart |= bypassed
+
+
+def initializers(graph: onnx.GraphProto, weights: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[Any]]:
+    """The initializers by name of a graph whose tensors have no data where they are among `weights`."""
+    return {
+        tensor.name: weights[tensor.name] if tensor.name in weights else onnx.numpy_helper.to_array(tensor)
+        for tensor in graph.initializer
+    }
 
 
 def reads(node: onnx.NodeProto) -> Iterator[str]:
@@ -97,11 +110,17 @@ def _expose(model: onnx.ModelProto, kept: Collection[str], apart: Collection[str
             graph.input[-1].name = name + _APART
 
 
-def _optimised(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+def _optimised(
+    model: onnx.ModelProto,
+) -> tuple[onnx.ModelProto, dict[str, NDArray[np.float32]], tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """The graph as a session optimises it, its large weights, its inputs and its outputs."""
     with tempfile.TemporaryDirectory(prefix="quantbench-") as folder:
         path = Path(folder) / "optimised.onnx"
         options = session_options(threads=1)
         options.optimized_model_filepath = str(path)
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
+        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", str(_LARGE))
+        options.add_session_config_entry("session.disable_prepacking", "1")  # nothing is run
         lent = _lend_weights(model, options)
         try:
             session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -109,12 +128,12 @@ def _optimised(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[TensorSpe
             raise InputError(f"ONNX Runtime cannot open the graph: {str(error).strip().splitlines()[0]}") from error
         specs = tensor_specs(session.get_inputs()), tensor_specs(session.get_outputs())
         del session, lent
-        return onnx.load(path), *specs
+        optimised = onnx.load(path, load_external_data=False)
+        return optimised, _take_weights(optimised, Path(folder)), *specs
 
 
 def _lend_weights(model: onnx.ModelProto, options: ort.SessionOptions) -> list[NDArray[np.float32]]:
-    """Hand the large weights of a graph, which loses them, to a session past the file format, in which they are copied
-    several times.
+    """Hand the large weights of a graph, which loses them, to a session.
 
     Returns what has to live as long as the session.
     """
@@ -130,6 +149,25 @@ def _lend_weights(model: onnx.ModelProto, options: ort.SessionOptions) -> list[N
     values = [ort.OrtValue.ortvalue_from_numpy(array) for array in lent.values()]
     options.add_external_initializers(list(lent), values)
     return list(lent.values())
+
+
+def _take_weights(model: onnx.ModelProto, folder: Path) -> dict[str, NDArray[np.float32]]:
+    """The float32 initializers that were written beside a graph, which gets what else was."""
+    weights = {}
+    outside = [tensor for tensor in model.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    for tensor in [tensor for tensor in outside if tensor.data_type == onnx.TensorProto.FLOAT]:
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        weights[tensor.name] = array = aligned(tensor.dims)
+        with (folder / place["location"]).open("rb") as file:
+            file.seek(int(place.get("offset", 0)))
+            file.readinto(array.data.cast("B"))
+        array.flags.writeable = False  # it may be an output of the graph, too
+        tensor.data_location = onnx.TensorProto.DEFAULT  # so that the next step leaves it alone
+    onnx.external_data_helper.load_external_data_for_model(model, str(folder))
+    for tensor in model.graph.initializer:
+        if tensor.name in weights:
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+    return weights
 
 
 def _bypassed(before: onnx.ModelProto, after: onnx.ModelProto, kept: Collection[str]) -> set[str]:

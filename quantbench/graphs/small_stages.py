@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from quantbench.graphs.optimise import initializers
 from quantbench.graphs.stages import Stage
 
 __all__ = ["SMALL", "Arithmetic", "SmallStage", "Split", "small_stage"]
@@ -92,10 +93,14 @@ class SmallStage:
         return True
 
 
-def small_stage(stage: Stage) -> SmallStage | None:
-    """The stage as numpy calls, or None where it holds anything but Add, Sub, Mul and Split."""
+def small_stage(stage: Stage, weights: Mapping[str, NDArray[np.float32]]) -> SmallStage | None:
+    """The stage as numpy calls, or None where it holds anything but Add, Sub, Mul and Split.
+
+    Args:
+        weights: of `Cut`.
+    """
     graph = stage.model.graph
-    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    constants = initializers(graph, weights)
     operations = [_operation(node, constants) for node in graph.node]
     known = tuple(operation for operation in operations if operation is not None)
     return SmallStage(known, stage.inputs, stage.outputs) if len(known) == len(operations) else None

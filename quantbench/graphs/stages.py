@@ -11,12 +11,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from quantbench.graphs.executor import TensorSpec
-from quantbench.graphs.optimise import NCHWC, Optimised, optimise, reads
+from quantbench.graphs.optimise import NCHWC, Optimised, initializers, optimise, reads
 
 __all__ = ["Cut", "DirectStage", "Layout", "Stage", "cut", "hard_swishes"]
 
@@ -42,7 +43,8 @@ class Stage:
     """Consecutive nodes that run as one session.
 
     Attributes:
-        model: the nodes with the initializers they use. Types are those of `inputs` as far as known; see `cut`.
+        model: the nodes with the initializers they use; of `Cut.weights` it does not have the data. Types are those
+            of `inputs` as far as known; see `cut`.
         inputs: tensors taken from the feeds or from earlier stages.
         outputs: tensors that later stages, the caller or a tap need.
         released: tensors that nothing needs once this stage has run.
@@ -61,15 +63,15 @@ class Cut:
     Attributes:
         stages: in the order in which they run.
         touched: tensor of the stages, or graph input, that is touched as soon as it is there → the names asked for.
-        shared: initializers that several stages use; their tensors are in each of these stages' models.
+        weights: the large initializers, which any number of stages may use.
         constants: graph outputs that are initializers.
         inputs, outputs: of the graph.
     """
 
     stages: tuple[Stage, ...]
     touched: dict[str, tuple[str, ...]]
-    shared: frozenset[str]
-    constants: dict[str, onnx.TensorProto]
+    weights: dict[str, NDArray[np.float32]]
+    constants: dict[str, NDArray[Any]]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
@@ -89,11 +91,12 @@ def cut(model: ir.Model, layouts: Mapping[str, Layout]) -> Cut:
     wanted = [spec.name for spec in optimised.outputs]
     graph = _Layout(optimised, layouts, wanted)
     levels = _levels(graph.nodes, graph.borders, graph.seen)
+    constants = initializers(optimised.model.graph, optimised.weights)
     return Cut(
         stages=tuple(_stages(optimised.model, graph, levels, wanted)),
         touched={tensor: tuple(names) for tensor, names in graph.touched.items()},
-        shared=_shared(levels, optimised.model),
-        constants={tensor.name: tensor for tensor in optimised.model.graph.initializer if tensor.name in wanted},
+        weights=optimised.weights,
+        constants={name: array for name, array in constants.items() if name in wanted},
         inputs=optimised.inputs,
         outputs=optimised.outputs,
     )
@@ -227,11 +230,6 @@ def _stages(
             outputs=tuple(outputs),
             released=tuple(done),
         )
-
-
-def _shared(levels: list[list[onnx.NodeProto]], model: onnx.ModelProto) -> frozenset[str]:
-    uses = Counter(name for nodes in levels for name in {name for node in nodes for name in reads(node)})
-    return frozenset(tensor.name for tensor in model.graph.initializer if uses[tensor.name] > 1)
 
 
 def _attribute(node: onnx.NodeProto, name: str) -> int:

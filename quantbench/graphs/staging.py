@@ -18,7 +18,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
@@ -139,10 +138,9 @@ class StagedSession:
         self.inputs: tuple[TensorSpec, ...] = pieces.inputs
         self.outputs: tuple[TensorSpec, ...] = pieces.outputs
         self._taps = {tensor: tuple(taps[name].visit for name in names) for tensor, names in pieces.touched.items()}
-        constants = {name: onnx.numpy_helper.to_array(tensor) for name, tensor in pieces.constants.items()}
-        self._results: list[str | Array] = [constants.get(spec.name, spec.name) for spec in pieces.outputs]
-        self._shared = _shared_weights(pieces)
-        opened = _open(pieces, self._shared, threads)
+        self._results: list[str | Array] = [pieces.constants.get(spec.name, spec.name) for spec in pieces.outputs]
+        self._weights = pieces.weights  # who lends an array has to keep it
+        opened = _open(pieces, threads)
         self._steps = [_step(each, self._taps) for each in opened]
         self._fixed = _fixed_runs(opened, pieces, taps, self._results)
 
@@ -216,30 +214,26 @@ def _fixed_runs(
     return FixedRuns(opened, roundings, results)
 
 
-def _shared_weights(pieces: Cut) -> dict[str, tuple[ort.OrtValue, Array]]:
-    """The weights that several stages use, once. An OrtValue does not keep the array alive whose memory it lends."""
-    tensors = {tensor.name: tensor for stage in pieces.stages for tensor in stage.model.graph.initializer}
-    arrays = {name: onnx.numpy_helper.to_array(tensors[name]).copy() for name in sorted(pieces.shared)}
-    return {name: (ort.OrtValue.ortvalue_from_numpy(array), array) for name, array in arrays.items()}
-
-
-def _open(pieces: Cut, shared: Mapping[str, tuple[ort.OrtValue, Array]], threads: int | None) -> list[OpenStage]:
-    """A session for each stage."""
+def _open(pieces: Cut, threads: int | None) -> list[OpenStage]:
+    """A session for each stage. They read the weights where they are."""
+    lent = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in pieces.weights.items()}
     types: dict[str, int] = {}
     given = {spec.name for spec in pieces.inputs}
     opened = []
     for stage in pieces.stages:
         options = _options(threads)
-        for tensor in stage.model.graph.initializer:
-            if tensor.name in shared:
-                options.add_initializer(tensor.name, shared[tensor.name][0])
+        used = {tensor.name: lent[tensor.name] for tensor in stage.model.graph.initializer if tensor.name in lent}
+        options.add_external_initializers(list(used), list(used.values()))  # the session finds them; it would copy them
+        for name, value in used.items():
+            options.add_initializer(name, value)  # but for this
         for value in stage.model.graph.input:
             if not value.HasField("type"):
                 value.type.tensor_type.elem_type = types[value.name]
         session = ort.InferenceSession(stage.model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         for argument in session.get_outputs():
             types[argument.name] = element_type(argument)
-        opened.append(OpenStage(stage, session, small_stage(stage) or hard_swish_stage(stage, given, threads)))
+        direct = small_stage(stage, pieces.weights) or hard_swish_stage(stage, given, threads)
+        opened.append(OpenStage(stage, session, direct))
     return opened
 
 

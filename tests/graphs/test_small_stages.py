@@ -26,7 +26,7 @@ def test_same_bits_as_onnxruntime(numbers: list[float], rows: int) -> None:
     values = np.tile(np.array(numbers, np.float32), (rows, 1))
     feeds = {"x": np.ascontiguousarray(values[:, :6]), "s": np.ascontiguousarray(values[:, 6:])}
     (stage,) = cut(ir.from_proto(model), {}).stages
-    compute = small_stage(stage)
+    compute = small_stage(stage, {})
     assert compute is not None
     got = dict(feeds)
     with np.errstate(all="ignore"):
@@ -52,7 +52,7 @@ def test_split_as_onnxruntime(split: str, shape: tuple[int, ...]) -> None:
     model = graph(text)
     x = np.random.default_rng(0).normal(0, 1, shape).astype(np.float32)
     (stage,) = cut(ir.from_proto(model), {}).stages
-    compute = small_stage(stage)
+    compute = small_stage(stage, {})
     assert compute is not None
     values = {"x": x}
     assert compute(values)
@@ -65,7 +65,7 @@ def test_split_as_onnxruntime(split: str, shape: tuple[int, ...]) -> None:
 def test_other_operations_are_left_to_sessions(operation: str) -> None:
     model = graph(f"g (float[2,2] x) => (float[2,2] y) {{ a = Add(x, x)  y = {operation} }}")
     (stage,) = cut(ir.from_proto(model), {}).stages
-    assert small_stage(stage) is None
+    assert small_stage(stage, {}) is None
 
 
 @pytest.mark.parametrize("size", [8, SMALL + 8])

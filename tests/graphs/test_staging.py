@@ -258,19 +258,49 @@ def test_bodies_read_touched_tensors() -> None:
     np.testing.assert_array_equal(y, np.float32([-2, -2]))
 
 
-def test_weight_shared_by_stages_and_constant_output() -> None:
+@pytest.mark.parametrize("size", [16, 64])  # in the file format, and past it
+def test_weight_shared_by_stages_and_constant_output(size: int) -> None:
     model = with_weights(
-        """
-        g (float[n,16] x) => (float[n,16] y, float[16,16] w)
-        { a = MatMul(x, w)  b = Tanh(a)  c = MatMul(b, w)  y = Tanh(c) }
+        f"""
+        g (float[n,{size}] x) => (float[n,{size}] y, float[{size},{size}] w)
+        {{ a = MatMul(x, w)  b = Tanh(a)  c = MatMul(b, w)  y = Tanh(c) }}
         """,
-        w=(16, 16),
+        w=(size, size),
     )
-    x = np.random.default_rng(8).normal(0, 1, (3, 16)).astype(np.float32)
+    x = np.random.default_rng(8).normal(0, 1, (3, size)).astype(np.float32)
     taps = {name: Tap(lambda values: None) for name in ("a", "b", "c")}
     y, w = StagedSession(model, taps).run({"x": x})
     np.testing.assert_allclose(y, np.tanh(np.tanh(x @ w) @ w), rtol=1e-4, atol=1e-5)
-    assert cut(model, dict.fromkeys(taps, "any")).shared == {"w"}
+    assert set(cut(model, dict.fromkeys(taps, "any")).weights) == ({"w"} if size == 64 else set())
+
+
+def test_large_constants_of_other_types_and_in_bodies() -> None:
+    numbers = ", ".join(f"{number}.5" for number in range(2048))
+    proto = onnx.parser.parse_model(
+        f"""{HEADER}
+        g (int64[n] i, bool c, float[2048] x) => (float[2048] y, int64[n] j)
+        {{
+            j = Gather(order, i)
+            a = Neg(x)
+            z = If (c) <
+                then_branch = t () => (float[2048] u) {{
+                    inside = Constant <value = float[2048] {{{numbers}}}> ()
+                    u = Add(a, inside)
+                }},
+                else_branch = e () => (float[2048] u) {{ v = Cast <to=1> (half)  u = Mul(a, v) }}
+            >
+            y = Abs(z)
+        }}"""
+    )
+    order, half = np.arange(2048)[::-1].copy(), np.linspace(0, 1, 2048).astype(np.float16)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(order, "order"))
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(half, "half"))
+    session = StagedSession(ir.from_proto(onnx.shape_inference.infer_shapes(proto)), {"a": Tap(lambda values: None)})
+    x = np.ones(2048, np.float32)
+    for chosen, wanted in ((True, np.arange(2048) - 0.5), (False, half.astype(np.float32))):
+        y, j = session.run({"x": x, "c": np.array(chosen), "i": np.array([0, 5])})
+        np.testing.assert_array_equal(y, np.abs(wanted).astype(np.float32))
+        np.testing.assert_array_equal(j, [2047, 2042])
 
 
 def test_what_is_wrong_is_named() -> None:

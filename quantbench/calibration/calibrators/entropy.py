@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ _MISSING = 50.0
 """Nats for each value of the tail that ends in a bin which the quantized distribution leaves empty."""
 _EQUAL = 1e-9
 """Nats by which divergences may differ and still count as equal."""
+_SMALLEST = np.finfo(np.float64).tiny
 
 
 def entropy(observation: Observation, levels: int) -> tuple[float, float]:
@@ -36,11 +38,18 @@ def entropy(observation: Observation, levels: int) -> tuple[float, float]:
     if groups >= _FINE:
         return observation.minimum, observation.maximum
     fine = _even_bins(observation, largest)
-    candidates = np.arange(_FINE, groups - 1, -max(1, (_FINE - groups) // 240))
-    divergences = _divergences(fine, candidates, groups)
+    candidates, edges = _candidates(groups)
+    divergences = _divergences(fine, candidates, edges)
     best = np.argmax(divergences <= divergences.min() + _EQUAL)  # of equals the first, the widest
     threshold = largest * int(candidates[best]) / _FINE
     return max(min(observation.minimum, 0.0), -threshold), min(max(observation.maximum, 0.0), threshold)
+
+
+@lru_cache(maxsize=16)
+def _candidates(groups: int) -> tuple[Array, Array]:
+    """How many fine bins are kept, for each candidate, and the edges of the groups into which they are merged."""
+    bounds = np.arange(_FINE, groups - 1, -max(1, (_FINE - groups) // 240))
+    return bounds, -(-np.arange(groups + 1) * bounds[:, np.newaxis] // groups)  # bin i is in group i·groups // bound
 
 
 def _even_bins(observation: Observation, largest: float) -> Array:
@@ -71,21 +80,23 @@ def _ramp(starts: Array, slopes: Array, points: Array) -> Array:
     return np.asarray(slope_sum[index] * points - offset_sum[index])
 
 
-def _divergences(fine: Array, bounds: Array, groups: int) -> Array:
-    """What is lost, in nats, by keeping the first `bound` bins in so many groups, for each of the bounds.
+def _divergences(fine: Array, bounds: Array, edges: Array) -> Array:
+    """What is lost, in nats, by keeping the first `bound` bins in groups with such edges, for each of the bounds.
 
     With n values of which the bins below the bound hold kᵢ and the rest t, group g of mᵍ filled bins sᵍ, and S = Σ kᵢ,
     the observed share of a bin is kᵢ/n, of the last one (kₗ + t)/n, and the quantized one sᵍ/(mᵍ·S). Sums over bins and
     groups come from running sums, so that a bound costs as much as it has groups.
     """
     count, filled, entropy = (np.append(0.0, np.cumsum(each)) for each in (fine, fine > 0, _x_log_x(fine)))
-    edges = -(-np.arange(groups + 1) * bounds[:, np.newaxis] // groups)  # bin i is in group i·groups // bound
     sums, members = np.diff(count[edges]), np.diff(filled[edges])
     kept, last, total = count[bounds], fine[bounds - 1], count[-1]
     tail = np.maximum(total - kept, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        quantized = np.log(sums / (members * kept[:, np.newaxis]))
-        below = entropy[bounds] - kept * np.log(total) - np.where(sums > 0, sums * quantized, 0.0).sum(axis=1)
+        members *= kept[:, np.newaxis]
+        quantized = np.log(
+            np.maximum(sums, _SMALLEST) / np.maximum(members, _SMALLEST)
+        )  # of an empty group, any number
+        below = entropy[bounds] - kept * np.log(total) - np.einsum("ij,ij->i", sums, quantized)
         on_last = _x_log_x(last + tail) - _x_log_x(last) - tail * (np.log(total) + quantized[:, -1])
         lost = below + np.where(last > 0, on_last, tail * _MISSING)
         return np.where(kept > 0, lost / total, np.inf)
