@@ -27,8 +27,9 @@ Array = NDArray[Any]
 _WIDTHS = (2, 4, 8, 16, 32)
 """Bits of the integers of ONNX that a DequantizeLinear reads."""
 
-LARGEST_MULTIPLE = 16
-"""Of a channel's scale, as the scale of a block. A 4-bit code, −8 to 7, times this is an 8-bit one."""
+LARGEST_MULTIPLE = 15
+"""Of a channel's scale, as the scale of a block: the largest that 4 bits hold. Times a 4-bit code, −8 to 7, it is an
+8-bit one."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Affine:
         if not self.block_size:
             return self.scale
         others = tuple(other for other in range(self.scale.ndim) if other != self.channel_axis)
-        largest: Array = self.scale.max(axis=others) / np.float32(LARGEST_MULTIPLE)  # exact: a power of two
+        largest: Array = self.scale.max(axis=others) / np.float32(LARGEST_MULTIPLE)  # exact: float32 holds it
         return largest
 
 
@@ -219,9 +220,9 @@ def _multiplied(graph: ir.Graph, affine: Affine, name: str) -> ir.Value:
     along = [1] * affine.scale.ndim
     along[affine.channel_axis] = -1
     channel = affine.channel_scale
-    multiples = np.rint(affine.scale / channel.reshape(along)).astype(np.uint8)
+    multiples = np.rint(affine.scale / channel.reshape(along))
     inputs = [
-        add_initializer(graph, f"{name}_multiples", multiples),
+        add_initializer(graph, f"{name}_multiples", _tensor(multiples, "uint4")),
         add_initializer(graph, f"{name}_channel_scale", channel),
     ]
     axis = ir.AttrInt64("axis", affine.channel_axis)

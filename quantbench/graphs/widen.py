@@ -31,7 +31,7 @@ def widen_weights(model: ir.Model) -> bool:
     widened = False
     for node in list(graph):
         codes = node.inputs[0] if node.inputs else None
-        if codes is None or codes.dtype not in _NARROW:
+        if codes is None or codes.dtype not in _NARROW or _is_scale(node.outputs[0]):
             continue
         if node.op_type == "Cast":
             widened |= _widen_cast(graph, node)
@@ -79,6 +79,12 @@ def _wide(node: ir.Node) -> tuple[Array, Array, int | None] | None:
     if wide.min(initial=0) < -128 or wide.max(initial=0) > 127:
         return None
     return wide.astype(np.int8), scale, axis if scale.ndim else None
+
+
+def _is_scale(value: ir.Value) -> bool:
+    """Whether a value is nothing but the scale of blocks."""
+    uses = list(value.uses())
+    return bool(uses) and all(node.op_type == "DequantizeLinear" and index == 1 for node, index in uses)
 
 
 def _channel_scale(scale: ir.Value | None) -> tuple[Array, Array, int] | None:

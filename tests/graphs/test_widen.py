@@ -52,6 +52,9 @@ def test_the_wide_weights_have_the_values_of_the_narrow_ones(operation: str, axi
     tensor, model = weights_and_model(operation, name, axis, block)
     x = {"x": normal(1, 40, 3, 3) if operation == "Conv" else normal(2, 40)}
     narrow = ir.to_proto(model)
+    if block:  # a scale of a block takes half a byte, too
+        (multiples,) = [each for each in narrow.graph.initializer if each.name == "w_multiples"]
+        assert multiples.data_type == ir.DataType.UINT4
     assert widen_weights(model)
     wide = ir.to_proto(model)
     stored = {initializer.name: initializer for initializer in wide.graph.initializer}
