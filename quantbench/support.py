@@ -164,7 +164,7 @@ def _reported(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}; choose another place with --out") from error
+        raise InputError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
 
 
 def _swap_in(new: Path, path: Path) -> None:
