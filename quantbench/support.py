@@ -77,7 +77,8 @@ def settled() -> Iterator[None]:
     """Let the garbage collector pass over what is there already, which is mostly modules, classes and functions.
 
     A graph is many small objects, and as they come and go the collector walks through all that Python holds again and
-    again, hundreds of thousands of objects since the imports.
+    again, hundreds of thousands of objects since the imports. What the block leaves in cycles, as graphs are, goes at
+    its end.
     """
     if gc.get_freeze_count():  # the caller has settled it; or we are inside of another such block
         yield
@@ -86,6 +87,8 @@ def settled() -> Iterator[None]:
     try:
         yield
     finally:
+        gc.collect()
+        return_memory()
         gc.unfreeze()
 
 

@@ -128,8 +128,8 @@ def open_variant(
         MissingError, InputError: as `load_variant`.
     """
     if split_dtype(dtype) == ("fp32", NATIVE):
-        models = source_models(reference)
-        return SessionExecutor({name: model.SerializeToString() for name, model in models.items()}, threads)
+        models = source_models(reference)  # of which each goes once it is serialized
+        return SessionExecutor({name: models.pop(name).SerializeToString() for name in [*models]}, threads)
     return open_graphs(load_variant(out, reference, dtype).graphs, threads, scoring=scoring)
 
 

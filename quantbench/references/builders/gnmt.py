@@ -180,10 +180,12 @@ class _Graph:
         return next_h
 
     def model(self, name: str) -> onnx.ModelProto:
-        initializers = [numpy_helper.from_array(array, key) for key, array in self._initializers.items()]
-        graph = helper.make_graph(self.nodes, name, self.inputs, self.outputs, initializers)
+        graph = helper.make_graph(self.nodes, name, self.inputs, self.outputs)
         opsets = [helper.make_opsetid("", OPSET)]
-        return helper.make_model(graph, producer_name="quantbench", opset_imports=opsets, ir_version=IR_VERSION)
+        model = helper.make_model(graph, producer_name="quantbench", opset_imports=opsets, ir_version=IR_VERSION)
+        for key, array in self._initializers.items():  # last, and one by one: they are large, and each step copies
+            model.graph.initializer.add().CopyFrom(numpy_helper.from_array(array, key))
+        return model
 
 
 def _bidirectional(weights: Mapping[str, Array], units: int) -> onnx.ModelProto:
