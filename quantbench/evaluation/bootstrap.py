@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantbench.errors import InputError
-from quantbench.evaluation.outcomes import MeanOutcomes, Outcomes
+from quantbench.metrics import MeanOutcomes, Outcomes
 
 __all__ = ["RESAMPLES", "SEED", "resampled_ratios"]
 

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from quantbench.datasets.base import Dataset, Samples
 from quantbench.errors import InputError
-from quantbench.evaluation.outcomes import Outcomes
-from quantbench.evaluation.registry import get_metric
 from quantbench.graphs.executor import Executor
+from quantbench.metrics import Outcomes, get_metric
 from quantbench.numerics.threads import in_order
 from quantbench.references import Reference
 from quantbench.support import progress, sha256_lines

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from quantbench.datasets.base import Dataset
 from quantbench.errors import InputError, QuantbenchError
-from quantbench.evaluation import get_metric
 from quantbench.graphs.executor import Executor
+from quantbench.metrics import get_metric
 from quantbench.references import Reference
 from quantbench.scenarios import logs as loadgen_logs
 from quantbench.scenarios.loadgen import run_test

@@ -5,9 +5,10 @@ import pytest
 from scipy import stats
 
 from quantbench.errors import InputError
-from quantbench.evaluation import bootstrap, get_metric
+from quantbench.evaluation import bootstrap
 from quantbench.evaluation.bootstrap import resampled_ratios
-from quantbench.evaluation.outcomes import MeanOutcomes
+from quantbench.metrics import get_metric
+from quantbench.metrics.outcomes import MeanOutcomes
 
 
 def paired_answers(seed, samples=600, kept=0.95):

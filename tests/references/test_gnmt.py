@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from quantbench.evaluation.metrics import token_agreement
 from quantbench.graphs.executor import SessionExecutor
+from quantbench.metrics.kinds import token_agreement
 from quantbench.references.builders import gnmt
 from quantbench.references.generators import gnmt_twin
 from quantbench.references.generators._sentences import SPECIAL, draw_sentence, training_sentences

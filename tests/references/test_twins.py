@@ -8,8 +8,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from quantbench.evaluation.metrics import box_agreement
 from quantbench.graphs.load import check, prepare
+from quantbench.metrics.kinds import box_agreement
 from quantbench.references.generators import mobilenet_twin, resnet50_twin, ssd_mobilenet_twin, ssd_resnet34_twin
 from quantbench.references.generators._scenes import MOTIFS, draw_scene, training_batch
 

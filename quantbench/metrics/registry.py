@@ -1,4 +1,4 @@
-"""Finds a metric by its name: the file of that name in `evaluation/metrics/`."""
+"""Finds a metric by its name: the file of that name in `metrics/kinds/`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from quantbench.errors import InputError
-from quantbench.evaluation import metrics
-from quantbench.evaluation.outcomes import Outcomes
+from quantbench.metrics import kinds
+from quantbench.metrics.outcomes import Outcomes
 from quantbench.references.schema import nearest
 
 __all__ = ["Metric", "get_metric", "metric_names"]
@@ -28,11 +28,11 @@ def get_metric(name: str) -> Metric:
     if name not in known:
         raise InputError(f"there is no metric {name!r}{nearest(name, known)} (known: {', '.join(known)})")
     # Only the file that is asked for is imported: `map` compiles kernels.
-    module = importlib.import_module(f"{metrics.__name__}.{name.replace('-', '_')}")
+    module = importlib.import_module(f"{kinds.__name__}.{name.replace('-', '_')}")
     metric: Metric = module.measure
     return metric
 
 
 def metric_names() -> list[str]:
     """Every metric there is."""
-    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(metrics.__path__))
+    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(kinds.__path__))

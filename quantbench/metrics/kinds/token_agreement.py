@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from quantbench.errors import InputError
-from quantbench.evaluation.outcomes import MeanOutcomes
+from quantbench.metrics.outcomes import MeanOutcomes
 
 __all__ = ["measure"]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from quantbench.datasets.boxes import LabelledBoxes
 from quantbench.errors import InputError
-from quantbench.evaluation.average_precision import average_precision, match
+from quantbench.metrics.average_precision import average_precision, match
 
 __all__ = ["DetectionOutcomes", "measure"]
 

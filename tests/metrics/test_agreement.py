@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from quantbench.errors import InputError
-from quantbench.evaluation.metrics import box_agreement, token_agreement, top1_agreement
+from quantbench.metrics.kinds import box_agreement, token_agreement, top1_agreement
 
 
 def test_top1_agreement_is_the_share_of_equal_classes():

@@ -10,7 +10,7 @@ import pytest
 from sacrebleu.metrics.bleu import BLEU
 
 from quantbench.errors import InputError
-from quantbench.evaluation.metrics.bleu import measure
+from quantbench.metrics.kinds.bleu import measure
 
 
 def sentences(count, seed):

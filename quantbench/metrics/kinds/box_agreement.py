@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantbench.datasets.boxes import LabelledBoxes
-from quantbench.evaluation.metrics import map as average_precision
-from quantbench.evaluation.metrics.map import DetectionOutcomes
+from quantbench.metrics.kinds import map as average_precision
+from quantbench.metrics.kinds.map import DetectionOutcomes
 
 __all__ = ["measure"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from quantbench.evaluation.outcomes import MeanOutcomes
+from quantbench.metrics.outcomes import MeanOutcomes
 
 __all__ = ["measure"]
 

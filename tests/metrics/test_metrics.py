@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from quantbench.errors import InputError
-from quantbench.evaluation import get_metric
-from quantbench.evaluation.registry import metric_names
+from quantbench.metrics import get_metric
+from quantbench.metrics.registry import metric_names
 
 
 def test_top1_by_hand():

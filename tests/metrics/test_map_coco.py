@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 
 from quantbench.datasets import open_dataset
 from quantbench.datasets.boxes import LabelledBoxes
-from quantbench.evaluation import get_metric
+from quantbench.metrics import get_metric
 from quantbench.references import load_reference
 from quantbench.references.schema import DetectionOutputs
 from quantbench.tasks.box_detection import BoxDetectionTask

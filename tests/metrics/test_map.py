@@ -9,7 +9,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from quantbench.errors import InputError
-from quantbench.evaluation import get_metric
+from quantbench.metrics import get_metric
 
 
 def pycocotools_map(predictions, truths):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from quantbench.errors import InputError
-from quantbench.evaluation.outcomes import MeanOutcomes
+from quantbench.metrics.outcomes import MeanOutcomes
 
 __all__ = ["measure"]
 
