@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ from quantbench.errors import InputError
 from quantbench.graphs.arena import shrink_shared_arena
 from quantbench.graphs.load import load_graphs
 from quantbench.graphs.passes import PREPARE, infer_shapes
+from quantbench.metrics import get_metric
 from quantbench.numerics import get_format
 from quantbench.numerics.threads import begun
 from quantbench.quantization.agreement import Agreement
 from quantbench.quantization.calibrating import Calibrated, Watched, few_feeds, inputs_of_each_shape
 from quantbench.quantization.decider import Decider
 from quantbench.quantization.decision import Decision
+from quantbench.quantization.harmful import Answers
 from quantbench.quantization.manifest import (
     Conversion,
     account,
@@ -46,9 +48,6 @@ from quantbench.tasks import make_task
 
 __all__ = ["convert"]
 
-_CHANGED = 3.0
-"""Answers that may change for each that may be lost: one changes to the better, or from wrong to wrong, about as often
-as to the worse."""
 _BUDGET = 4.0
 """Squared error of the outputs over their variance, in units of 1 − target, that narrow weights may cause at first."""
 _HIGHEST_TARGET = 1 - 1e-6
@@ -122,7 +121,8 @@ def convert(
     return_memory()
     calibration_seconds = time.perf_counter() - calibrating
     described = begun(source)
-    agreement = Agreement(models, task, samples, count, calibrated.answers)
+    metric = None if dataset.labelled else get_metric(reference.quality.metric)
+    agreement = Agreement(models, task, samples, count, calibrated.answers, metric)
     decisions = _decisions(reference, recipe, models, calibrated, agreement)
     plan = Plan(
         reference.name,
@@ -158,10 +158,18 @@ def _decisions(
     target = min(target, _HIGHEST_TARGET)
     limit = (1 - target) / 2 if recipe.output_error is None else recipe.output_error
 
-    def answers_stay(name: str, model: ir.Model) -> bool:
-        return agreement.changed({**models, name: model}) <= _CHANGED * (1 - target)
+    def lost(changed: Mapping[str, ir.Model]) -> float:
+        """What is lost with these graphs in place of the exact ones, in units of what may be."""
+        return agreement.lost({**models, **changed}) / (1 - target)
 
-    answers_tell = any(calibrated.feeds.values()) and recipe.output_error is None and agreement.discrete
+    def stay(name: str, model: ir.Model) -> bool:
+        return lost({name: model}) <= (1 / len(models) if agreement.is_score else 1)  # the score will be of all graphs
+
+    @cache
+    def hopeless() -> bool:
+        return lost({name: each.weights_alone.written(models[name]) for name, each in deciders.items()}) > 1
+
+    tell = any(calibrated.feeds.values()) and recipe.output_error is None and agreement.tells
     deciders = {
         name: Decider(
             model,
@@ -170,7 +178,7 @@ def _decisions(
             calibrated.sizes.get(name, {}),
             calibrated.feeds.get(name, []),
             limit,
-            partial(answers_stay, name) if answers_tell else None,
+            Answers(partial(stay, name), agreement.is_score, hopeless) if tell else None,
         )
         for name, model in models.items()
     }
@@ -187,9 +195,8 @@ def _decisions(
 
     def excess(chosen: Mapping[str, frozenset[str]]) -> float:
         decisions = decided(chosen)
-        if agreement.discrete:  # they change in proportion to the error, and budgets are of its square
-            changed = agreement.changed({name: each.written(models[name]) for name, each in decisions.items()})
-            return float((changed / (_CHANGED * (1 - target))) ** 2)
+        if agreement.tells:  # they change in proportion to the error, and budgets are of its square
+            return lost({name: each.written(models[name]) for name, each in decisions.items()}) ** 2
         return max(deciders[name].error_of(each) for name, each in decisions.items()) / limit
 
     weights = {name: decider.candidates for name, decider in deciders.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ from quantbench.graphs.qdq import QuantizedTensor
 from quantbench.numerics.threads import begun
 from quantbench.quantization.bias_correction import bias_correction, mean_inputs
 from quantbench.quantization.decision import Decision
-from quantbench.quantization.harmful import harmful_nodes
+from quantbench.quantization.harmful import Answers, harmful_nodes
 from quantbench.quantization.mixing import candidates, narrow_weights
 from quantbench.quantization.output_error import OutputError
 from quantbench.quantization.plan import GraphPlan
@@ -51,8 +51,7 @@ class Decider:
         feeds: inputs of the graph, one mapping a batch; empty where nothing becomes an integer.
         limit: the squared error of the outputs, as a share of their variance, that the search keeps to; 0 searches for
             nothing.
-        answers_stay: whether few enough of the task's answers change when this graph takes the place of the exact one;
-            None where they do not tell.
+        answers: None where they do not tell.
     """
 
     def __init__(
@@ -63,14 +62,14 @@ class Decider:
         sizes: Mapping[str, float],
         feeds: Feeds,
         limit: float,
-        answers_stay: Callable[[ir.Model], bool] | None = None,
+        answers: Answers[ir.Model] | None = None,
     ) -> None:
         self.model = model
         self._recipe = recipe
         self._observations = observations
         self._sizes = sizes
         self._plans: dict[tuple[frozenset[str], frozenset[str]], GraphPlan] = {}
-        self._answers_stay = answers_stay
+        self._answers = answers
         self._limit = limit if feeds else 0.0
         judged = bool(self._limit)
         self._all = feeds
@@ -86,15 +85,22 @@ class Decider:
     def _kept(self) -> tuple[list[str], Decision]:
         """(nodes that stay in float, the decision with all weights in 8 bits)."""
         _ = self._judging_begun  # runs while a first plan is made
-        stay = self._answers_stay
+        answers, model = self._answers, self.model
         return harmful_nodes(
-            self.model,
+            model,
             self._limit,
             lambda nodes: self._nearest(nodes, self.narrow),
             self.error_of,
-            None if stay is None else lambda decision: stay(decision.written(self.model)),
-            lambda decision, firsts: run_errors(self.model, decision, firsts, self._judge),
+            None
+            if answers is None
+            else Answers(lambda each: answers.stay(each.written(model)), answers.decide, answers.hopeless),
+            lambda decision, firsts: run_errors(model, decision, firsts, self._judge),
         )
+
+    @property
+    def weights_alone(self) -> Decision:
+        """All weights that can be in 8 bits, and no activation."""
+        return self._nearest(self._plan((), ()).integer_nodes, self.narrow)
 
     @cached_property
     def candidates(self) -> list[Candidate]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -11,7 +13,7 @@ from quantbench.quantization.decision import Decision
 from quantbench.quantization.placement import weight_uses
 from quantbench.quantization.plan import GraphPlan
 
-__all__ = ["harmful_nodes"]
+__all__ = ["Answers", "harmful_nodes"]
 
 _GROUPS = 12
 """Into how many runs of neighbouring operations a graph is divided."""
@@ -22,12 +24,30 @@ _LENIENCE = 3.0
 alone makes a good part of it, or more, in units of that."""
 
 
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Answers(Generic[T]):
+    """What a task's answers say of a graph, given as a model or as what was decided for it.
+
+    Attributes:
+        stay: whether few enough of them change when it takes the place of the exact one.
+        decide: whether they alone count, because the score is made of nothing else.
+        hopeless: whether they change even with all activations in float.
+    """
+
+    stay: Callable[[T], bool]
+    decide: bool = False
+    hopeless: Callable[[], bool] = lambda: False
+
+
 def harmful_nodes(
     model: ir.Model,
     limit: float,
     decide: Callable[[Collection[str]], Decision],
     error_of: Callable[[Decision], float],
-    answers_stay: Callable[[Decision], bool] | None,
+    answers: Answers[Decision] | None,
     run_errors: Callable[[Decision, Sequence[str]], tuple[float, Sequence[float]]],
 ) -> tuple[list[str], Decision]:
     """Find the integer operations whose activations harm the outputs most.
@@ -38,14 +58,15 @@ def harmful_nodes(
     is spread so evenly, or so small beside what the rounding of weights does, that no run is worth its speed. More runs
     in float are taken to be no worse than fewer, so that not every number of them has to be tried. Where rounding the
     weights alone exceeds the limit no number of runs keeps to it, nor the answers; then activations may add twice that.
-    Answers that stay say more than an error does, so where there are any, it may be larger.
+    Answers that stay say more than an error does, so where there are any, it may be larger; and where they decide, the
+    error is asked only when nothing could keep them.
 
     Args:
         model: a prepared graph.
         limit: the error to keep to.
         decide: decides the graph with these nodes in float.
         error_of: the error of the outputs, once decided.
-        answers_stay: whether few enough of the task's answers change, once decided; None where they do not tell.
+        answers: None where they do not tell.
         run_errors: the error when no tensor of a decided graph carries codes, and for each run of nodes, of which these
             are the first ones of all but the first run, the error when it alone reads codes.
 
@@ -53,16 +74,22 @@ def harmful_nodes(
         (names of the nodes to keep in float, the graph as decided with them).
     """
     decided = decide(())
-    error = error_of(decided)
     weighted = {use.node for use in weight_uses(model).values()}
     groups = _groups(decided.plan, weighted)
-    if error <= limit or not groups:
+    if not groups:
         return [], decided
-    if answers_stay and error <= _LENIENCE * limit and answers_stay(decided):
-        return [], decided
+    if answers and answers.decide:
+        if answers.stay(decided):
+            return [], decided
+        if answers.hopeless():
+            answers = None
+    if not (answers and answers.decide):
+        error = error_of(decided)
+        if error <= limit or (answers and error <= _LENIENCE * limit and answers.stay(decided)):
+            return [], decided
     of_weights, alone = run_errors(decided, [group[0] for group in groups[1:]])
     caused = np.maximum(np.subtract(alone, of_weights), 0.0)
-    goal = max(_LENIENCE * limit if answers_stay else limit, _LENIENCE * of_weights)
+    goal = max(_LENIENCE * limit if answers else limit, _LENIENCE * of_weights)
     nodes = {node.name or "": node for node in model.graph}
     passing = set(decided.plan.integer_nodes) - weighted
     runs, enough = [], 0
@@ -75,14 +102,13 @@ def harmful_nodes(
         left -= caused[index]
     if not runs:
         return [], decided
-    return _fewest(
-        runs,
-        max(enough, 1),
-        decide,
-        lambda decision: (
-            error_of(decision) <= goal and (answers_stay is None or of_weights > limit or answers_stay(decision))
-        ),
-    )
+
+    def is_enough(decision: Decision) -> bool:
+        if answers and answers.decide:
+            return answers.stay(decision)
+        return error_of(decision) <= goal and (answers is None or of_weights > limit or answers.stay(decision))
+
+    return _fewest(runs, max(enough, 1), decide, is_enough)
 
 
 def _fewest(

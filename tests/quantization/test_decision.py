@@ -13,6 +13,7 @@ from onnx_models import run
 from small_reference import SAMPLES, images, network, small_reference
 
 from quantbench.datasets import open_dataset
+from quantbench.metrics import get_metric
 from quantbench.quantization import Recipe, convert
 from quantbench.quantization.agreement import Agreement
 from quantbench.tasks import make_task
@@ -56,14 +57,34 @@ def shifted(by: np.ndarray) -> onnx.ModelProto:
     return model
 
 
-def test_the_share_of_answers_that_change(tmp_path: Path):
+@pytest.mark.parametrize("labelled", [True, False])
+def test_what_answers_that_change_cost(tmp_path: Path, labelled: bool):
+    """Where somebody has labelled what is right, a third of them are lost; else the score is agreement itself."""
     reference = small_reference(tmp_path)
     dataset = open_dataset(reference)
     x = images()[:SAMPLES]
     means = run(network(), {"x": x})[0].mean(axis=0)  # without them one class wins all
     exact, other = shifted(-means), shifted(np.array([0.4, 0, 0, -0.2, 0]) - means)
-    agreement = Agreement({"model": ir.from_proto(exact)}, make_task(reference, dataset), dataset.calibration, SAMPLES)
+    models, metric = {"model": ir.from_proto(exact)}, None if labelled else get_metric("top1-agreement")
+    agreement = Agreement(models, make_task(reference, dataset), dataset.calibration, SAMPLES, metric=metric)
     before, after = (run(model, {"x": x})[0].argmax(axis=1) for model in (exact, other))
-    assert agreement.discrete and 0 < np.mean(before != after) < 1
-    assert agreement.changed({"model": ir.from_proto(other)}) == np.mean(before != after)
-    assert agreement.changed({"model": ir.from_proto(exact)}) == 0
+    changed = np.mean(before != after)
+    assert agreement.tells and agreement.is_score != labelled and 0 < changed < 1
+    lost = agreement.lost({"model": ir.from_proto(other)})
+    assert lost == pytest.approx(changed / 3 if labelled else changed)
+    assert agreement.lost({"model": ir.from_proto(exact)}) == 0
+
+
+def test_boxes_tell_only_by_their_metric_and_where_there_are_any(tmp_path: Path):
+    dataset = open_dataset(small_reference(tmp_path))
+    task, sure, unsure = make_task(small_reference(tmp_path), dataset), box(0.9), box(0.2)
+    for known, metric, tells in (
+        ([sure], None, False),
+        ([sure], get_metric("box-agreement"), True),
+        ([unsure], get_metric("box-agreement"), False),
+    ):
+        assert Agreement({}, task, dataset.calibration, 1, known, metric).tells == tells
+
+
+def box(score: float) -> np.ndarray:
+    return np.array([[0.1, 0.1, 0.5, 0.5, score, 1]], np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import onnx_ir as ir
 import pytest
@@ -10,7 +11,7 @@ from onnx_models import graph, normal
 
 from quantbench.graphs.passes import clean
 from quantbench.quantization.decision import Decision
-from quantbench.quantization.harmful import harmful_nodes
+from quantbench.quantization.harmful import Answers, harmful_nodes
 from quantbench.quantization.plan import GraphPlan
 
 LAYERS = [f"c{index}" for index in range(12)]
@@ -43,9 +44,10 @@ class Bench:
         return self.weights, [self.weights + sum(self.harm.get(name, 0.0) for name in run) for run in runs]
 
     def search(
-        self, limit: float, answers_stay: Callable[[Decision], bool] | None = None
+        self, limit: float, stay: Callable[[Decision], bool] | None = None, **answers: Any
     ) -> tuple[list[str], Decision]:
-        return harmful_nodes(chain(), limit, self.decide, self.error_of, answers_stay, self.run_errors)
+        said = None if stay is None else Answers(stay, **answers)
+        return harmful_nodes(chain(), limit, self.decide, self.error_of, said, self.run_errors)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +99,19 @@ def test_where_answers_stay_the_error_may_be_three_times_the_limit():
     assert bench.search(0.3, lambda decision: True)[0] == []
     assert bench.search(0.3)[0] == ["c3", "c7"]
     assert bench.search(0.2, lambda decision: True)[0] == ["c3"], "0.8 is more than that, whatever the answers"
+
+
+def test_answers_that_decide_are_asked_alone():
+    bench = Bench({"c3": 0.5, "c7": 0.3, "c9": 0.2}, weights=0.2)
+    assert bench.search(0.1, lambda decision: True, decide=True)[0] == []
+    assert bench.search(10, lambda decision: "c7" not in decision.plan.integer_nodes, decide=True)[0] == ["c3", "c7"]
+
+
+def test_where_nothing_keeps_the_answers_the_error_decides():
+    bench = Bench({"c3": 0.5, "c7": 0.3})
+    hopeless = {"decide": True, "hopeless": lambda: True}
+    assert bench.search(1, lambda decision: False, **hopeless)[0] == []
+    assert bench.search(0.4, lambda decision: False, **hopeless)[0] == ["c3"]
 
 
 def test_no_layer_is_kept_for_what_the_rounding_of_weights_does():
