@@ -85,16 +85,13 @@ class Decider:
     def _kept(self) -> tuple[list[str], Decision]:
         """(nodes that stay in float, the decision with all weights in 8 bits)."""
         _ = self._judging_begun  # runs while a first plan is made
-        answers, model = self._answers, self.model
         return harmful_nodes(
-            model,
+            self.model,
             self._limit,
             lambda nodes: self._nearest(nodes, self.narrow),
             self.error_of,
-            None
-            if answers is None
-            else Answers(lambda each: answers.stay(each.written(model)), answers.decide, answers.hopeless),
-            lambda decision, firsts: run_errors(model, decision, firsts, self._judge),
+            self._answers and self._answers.through(self._written),
+            lambda decision, firsts: run_errors(self.model, decision, firsts, self._judge),
         )
 
     @property
@@ -186,4 +183,7 @@ class Decider:
 
     def error_of(self, decision: Decision) -> float:
         """Squared error of the outputs over their variance; the worst output counts."""
-        return self._judge.of(decision.written(self.model))
+        return self._judge.of(self._written(decision))
+
+    def _written(self, decision: Decision) -> ir.Model:
+        return decision.written(self.model)

@@ -25,6 +25,7 @@ alone makes a good part of it, or more, in units of that."""
 
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,10 @@ class Answers(Generic[T]):
     stay: Callable[[T], bool]
     decide: bool = False
     hopeless: Callable[[], bool] = lambda: False
+
+    def through(self, made: Callable[[U], T]) -> Answers[U]:
+        """What they say of what these graphs are made from."""
+        return Answers(lambda each: self.stay(made(each)), self.decide, self.hopeless)
 
 
 def harmful_nodes(
