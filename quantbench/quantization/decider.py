@@ -90,7 +90,7 @@ class Decider:
             self._limit,
             lambda nodes: self._nearest(nodes, self.narrow),
             self.error_of,
-            self._answers and self._answers.through(self._written),
+            None if self._answers is None else self._answers.through(self._written),
             lambda decision, firsts: run_errors(self.model, decision, firsts, self._judge),
         )
 
