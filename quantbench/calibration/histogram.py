@@ -48,7 +48,7 @@ class Observation:
 
     def distribution(self) -> tuple[Array, Array, Array]:
         """The filled bins in ascending order: their centres, widths (float64) and counts (float64)."""
-        filled = np.flatnonzero(self.counts).astype(np.uint32)
+        filled = np.flatnonzero(self.counts != 0).astype(np.uint32)  # of booleans, five times as fast
         low = (filled << np.uint32(_SHIFT)).view(np.float32).astype(np.float64)
         high = ((filled << np.uint32(_SHIFT)) | np.uint32((1 << _SHIFT) - 1)).view(np.float32).astype(np.float64)
         order = np.argsort(low, kind="stable")
