@@ -99,19 +99,22 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path, option: str = "--out") -> Iterator[Path]:
     """Yield a temporary path beside `path`; it becomes `path` when the block ends well, else it goes.
+
+    Args:
+        option: what chooses the place, outside of the cache.
 
     Raises:
         InputError: the folder cannot be written to.
     """
-    with _reported(path):
+    with _reported(path, option):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         os.close(handle)
     temporary = Path(name)
     try:
-        with _reported(path):
+        with _reported(path, option):
             yield temporary
             temporary.chmod(0o644)
             temporary.replace(path)
@@ -162,12 +165,14 @@ def progress(items: Iterable[T], total: int | None = None, what: str = "") -> It
 
 
 @contextmanager
-def _reported(path: Path) -> Iterator[None]:
-    """Turn an operating system error about writing `path` into an InputError."""
+def _reported(path: Path, option: str = "--out") -> Iterator[None]:
+    """Turn an operating system error about writing `path` into an InputError that names what chooses the place."""
     try:
         yield
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
+        chosen_by = "QUANTBENCH_CACHE" if path.is_relative_to(cache_folder()) else option
+        why = error.strerror or error
+        raise InputError(f"cannot write {path}: {why}; choose another place with {chosen_by}") from error
 
 
 def _swap_in(new: Path, path: Path) -> None:

@@ -27,7 +27,7 @@ def save_observations(path: Path, observations: Observations, key: str) -> None:
     names = [(graph, name) for graph, named in observations.items() for name in named]
     seen = [observations[graph][name] for graph, name in names]
     filled = [np.flatnonzero(each.counts) for each in seen]
-    with atomic_file(path) as temporary, temporary.open("wb") as file:
+    with atomic_file(path, "--observations") as temporary, temporary.open("wb") as file:
         np.savez_compressed(
             file,
             key=np.array(key),
