@@ -319,7 +319,7 @@ def test_kept_observations_give_the_same_variant_without_observing_again(tmp_pat
 def test_observations_that_cannot_be_kept_name_their_option(tmp_path: Path):
     occupied, out = tmp_path / "occupied", tmp_path / "variants"
     occupied.write_text("mine")
-    with pytest.raises(InputError, match="occupied.*with --observations"):
+    with pytest.raises(InputError, match=r"occupied.*with --observations"):
         convert(small_reference(tmp_path), Recipe("int8"), out=out, observations=occupied / "within")
     assert occupied.read_text() == "mine" and not out.exists()
 
