@@ -139,8 +139,9 @@ class StagedSession:
         self.outputs: tuple[TensorSpec, ...] = pieces.outputs
         self._taps = {tensor: tuple(taps[name].visit for name in names) for tensor, names in pieces.touched.items()}
         self._results: list[str | Array] = [pieces.constants.get(spec.name, spec.name) for spec in pieces.outputs]
-        self._weights = pieces.weights  # who lends an array has to keep it
-        opened = _open(pieces, threads)
+        # who lends an array has to keep it: the session does not, nor does an OrtValue
+        self._lent = {name: (ort.OrtValue.ortvalue_from_numpy(array), array) for name, array in pieces.weights.items()}
+        opened = _open(pieces, {name: value for name, (value, _) in self._lent.items()}, threads)
         self._steps = [_step(each, self._taps) for each in opened]
         self._fixed = _fixed_runs(opened, pieces, taps, self._results)
 
@@ -214,9 +215,8 @@ def _fixed_runs(
     return FixedRuns(opened, roundings, results)
 
 
-def _open(pieces: Cut, threads: int | None) -> list[OpenStage]:
+def _open(pieces: Cut, lent: Mapping[str, ort.OrtValue], threads: int | None) -> list[OpenStage]:
     """A session for each stage. They read the weights where they are."""
-    lent = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in pieces.weights.items()}
     types: dict[str, int] = {}
     given = {spec.name for spec in pieces.inputs}
     opened = []
