@@ -132,13 +132,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
         InputError: the folder cannot be written to, or the disk is full.
     """
-    with _reported(path):
+    with _reported(path, "--out"):
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         temporary.chmod(0o755)
     try:
-        with _reported(path):
+        with _reported(path, "--out"):
             yield temporary
             _swap_in(temporary, path)
     finally:
@@ -165,7 +165,7 @@ def progress(items: Iterable[T], total: int | None = None, what: str = "") -> It
 
 
 @contextmanager
-def _reported(path: Path, option: str = "--out") -> Iterator[None]:
+def _reported(path: Path, option: str) -> Iterator[None]:
     """Turn an operating system error about writing `path` into an InputError that names what chooses the place."""
     try:
         yield

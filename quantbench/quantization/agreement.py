@@ -69,26 +69,38 @@ class Agreement:
             few = self._known[:1] or self._answers(self._models, 1)
             return all(isinstance(answer, (int, str, tuple)) for answer in few)
         try:
-            return self._metric(self._exact, self._exact).value > 0
+            return self._whole > 0
         except InputError:
             return False
+
+    def changed(self, models: Mapping[str, ir.Model]) -> float:
+        """The share of the samples whose answer is another one with these graphs, whose narrow weights are widened."""
+        answers = self._rounded(models)
+        return sum(bool(old != new) for old, new in zip(self._exact, answers, strict=True)) / self._count
 
     def lost(self, models: Mapping[str, ir.Model]) -> float:
         """The share of the score that these graphs, whose narrow weights are widened, are expected to lose.
 
         Requires: `tells`.
         """
-        for model in models.values():
-            widen_weights(model)
-        answers = self._answers(models, self._count)
-        if self._metric is not None:
-            return 1 - self._metric(answers, self._exact).value / self._metric(self._exact, self._exact).value
-        changed = sum(bool(old != new) for old, new in zip(self._exact, answers, strict=True))
-        return changed / self._count / _CHANGED
+        if self._metric is None:
+            return self.changed(models) / _CHANGED
+        return 1 - self._metric(self._rounded(models), self._exact).value / self._whole
 
     @cached_property
     def _exact(self) -> Sequence[Any]:
         return self._known or self._answers(self._models, self._count)
+
+    @cached_property
+    def _whole(self) -> float:
+        """What the exact answers score by the metric."""
+        assert self._metric is not None
+        return self._metric(self._exact, self._exact).value
+
+    def _rounded(self, models: Mapping[str, ir.Model]) -> list[Any]:
+        for model in models.values():
+            widen_weights(model)
+        return self._answers(models, self._count)
 
     def _answers(self, models: Mapping[str, ir.Model], count: int) -> list[Any]:
         executor = SessionExecutor(

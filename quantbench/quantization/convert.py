@@ -169,7 +169,7 @@ def _decisions(
     def hopeless() -> bool:
         return lost({name: each.weights_alone.written(models[name]) for name, each in deciders.items()}) > 1
 
-    tell = any(calibrated.feeds.values()) and recipe.output_error is None and agreement.tells
+    tell = any(calibrated.observations.values()) and recipe.output_error is None and agreement.tells
     deciders = {
         name: Decider(
             model,

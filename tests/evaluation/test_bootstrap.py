@@ -7,8 +7,7 @@ from scipy import stats
 from quantbench.errors import InputError
 from quantbench.evaluation import bootstrap
 from quantbench.evaluation.bootstrap import resampled_ratios
-from quantbench.metrics import get_metric
-from quantbench.metrics.outcomes import MeanOutcomes
+from quantbench.metrics import MeanOutcomes, get_metric
 
 
 def paired_answers(seed, samples=600, kept=0.95):

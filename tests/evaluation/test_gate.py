@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from quantbench.errors import InputError
 from quantbench.evaluation import Score, fresh, judge, read_verdict, write_verdict
 from quantbench.evaluation.gate import _reaches
-from quantbench.metrics.outcomes import MeanOutcomes
+from quantbench.metrics import MeanOutcomes
 
 SHA = "ab" * 32
 

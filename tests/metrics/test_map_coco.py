@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from coco_folder import CATEGORIES, write_coco
+from coco_scores import coco_map
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from quantbench.datasets import open_dataset
 from quantbench.datasets.boxes import LabelledBoxes
@@ -19,16 +18,6 @@ from quantbench.metrics import get_metric
 from quantbench.references import load_reference
 from quantbench.references.schema import DetectionOutputs
 from quantbench.tasks.box_detection import BoxDetectionTask
-
-
-def pycocotools_map(file: Path, results: list[dict[str, Any]]) -> float:
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(file))
-        evaluation = COCOeval(truth, truth.loadRes(results), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return float(evaluation.stats[0])
 
 
 def detections(truth: LabelledBoxes, generator: np.random.Generator) -> np.ndarray:
@@ -72,7 +61,7 @@ def test_equals_pycocotools(data_set: Any) -> None:
             results.append({"image_id": truth.image_id, "category_id": int(category), "bbox": box, "score": score})
     value = get_metric("map")(predictions, truths).value
     assert 0.1 < value < 0.9
-    assert value == pytest.approx(pycocotools_map(file, results), abs=1e-12)
+    assert value == pytest.approx(coco_map(file, results), abs=1e-12)
 
 
 def test_crowds_matter_here(data_set: Any) -> None:
@@ -118,7 +107,7 @@ def test_the_log_in_the_official_layout_has_the_same_map(data_set: Any, categori
                 }
             )
     value = get_metric("map")(predictions, truths).value
-    assert pycocotools_map(file, results) == pytest.approx(value, abs=1e-12)
+    assert coco_map(file, results) == pytest.approx(value, abs=1e-12)
     read_back = [task.from_bytes(data) for data in log.values()]
     assert get_metric("map")(read_back, truths).value == value
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from quantbench.errors import InputError
-from quantbench.metrics import get_metric
-from quantbench.metrics.registry import metric_names
+from quantbench.metrics import get_metric, metric_names
 
 
 def test_top1_by_hand():

@@ -20,6 +20,7 @@ from quantbench.quantization.planning import integer_placement, plan_graph
 from quantbench.quantization.rounding import METHODS, get_method, replay, round_in_order, round_to_nearest
 from quantbench.quantization.writing import replace_array, write_graph
 
+DRAWS = 4
 FEEDS = [{"x": images()[start : start + 8]} for start in range(0, SAMPLES, 8)]
 
 
@@ -54,14 +55,15 @@ def output_error(model: ir.Model, plan: object, weights: dict, shifts: dict, fee
 @pytest.mark.parametrize("granularity", ["tensor", "channel", "block:4"])
 @pytest.mark.parametrize("activations", ["uint8", "fp32"])
 def test_outputs_are_nearer_than_with_nearest_codes(granularity: str, activations: str):
-    model = prepare(network())
-    plan = planned(model, FEEDS, granularity=granularity, activations=activations)
-    errors = {}
-    for name in METHODS:
-        weights, shifts = round_in_order(model, plan, FEEDS, get_method(name))
-        assert set(weights) == {"w1", "w2", "w3", "w4"} and set(shifts) == {"b1", "b2", "b3", "b4"}
-        errors[name] = output_error(model, plan, weights, shifts, FEEDS)
-    assert errors["gptq"] < 0.8 * errors["nearest"] and errors["adaround"] < 0.8 * errors["nearest"]
+    errors = dict.fromkeys(METHODS, 1.0)  # the product over networks: of one with so few weights half is chance
+    for draw in range(DRAWS):
+        model = prepare(network(draw))
+        plan = planned(model, FEEDS, granularity=granularity, activations=activations)
+        for name in METHODS:
+            weights, shifts = round_in_order(model, plan, FEEDS, get_method(name))
+            assert set(weights) == {"w1", "w2", "w3", "w4"} and set(shifts) == {"b1", "b2", "b3", "b4"}
+            errors[name] *= output_error(model, plan, weights, shifts, FEEDS) ** (1 / DRAWS)
+    assert errors["gptq"] < 0.75 * errors["nearest"] and errors["adaround"] < 0.75 * errors["nearest"]
 
 
 def test_nearest_in_order_is_nearest_with_the_means_restored():

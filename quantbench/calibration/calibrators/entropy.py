@@ -93,11 +93,9 @@ def _divergences(fine: Array, bounds: Array, edges: Array) -> Array:
     sums, members = np.diff(count[edges]), np.diff(filled[edges])
     kept, last, total = count[bounds], fine[bounds - 1], count[-1]
     tail = np.maximum(total - kept, 0.0)
+    members *= kept[:, np.newaxis]
     with np.errstate(divide="ignore", invalid="ignore"):
-        members *= kept[:, np.newaxis]
-        quantized = np.log(
-            np.maximum(sums, _SMALLEST) / np.maximum(members, _SMALLEST)
-        )  # of an empty group, any number
+        quantized = np.log(np.maximum(sums, _SMALLEST) / np.maximum(members, _SMALLEST))  # of no values, any number
         below = entropy[bounds] - kept * np.log(total) - np.einsum("ij,ij->i", sums, quantized)
         on_last = _x_log_x(last + tail) - _x_log_x(last) - tail * (np.log(total) + quantized[:, -1])
         lost = below + np.where(last > 0, on_last, tail * _MISSING)
