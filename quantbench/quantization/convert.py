@@ -88,6 +88,7 @@ def convert(
     folder = variant_folder(out, reference.name, recipe.dtype)
     anew = force or not folder.exists()
     task = make_task(reference, dataset)
+    metric = None if dataset.labelled else get_metric(reference.quality.metric)
     load = partial(_load, reference, recipe)
     loading = begun(load) if anew else None  # while samples are prepared
     watching = None
@@ -121,7 +122,6 @@ def convert(
     return_memory()
     calibration_seconds = time.perf_counter() - calibrating
     described = begun(source)
-    metric = None if dataset.labelled else get_metric(reference.quality.metric)
     agreement = Agreement(models, task, samples, count, calibrated.answers, metric)
     decisions = _decisions(reference, recipe, models, calibrated, agreement)
     plan = Plan(
